@@ -1,0 +1,1 @@
+"""nnU-Net trainer subclasses, one class a file; the file has the name of the class."""

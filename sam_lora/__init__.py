@@ -1,0 +1,1 @@
+"""SAM-family networks and parameter-efficient adapters."""
