@@ -1,1 +1,39 @@
 """What bundle configurations name by `_target_`: handlers, prediction writer, option check."""
+
+from .command_line import guard_command_line
+from .gradient_clip import GradientClip
+from .inference_dataset import InferenceDataset
+from .inferers import ResizedSliceInferer
+from .losses import SegmentationLoss
+from .model_card import ModelCard, find_checkpoint, read_model_card
+from .panels import PredictionPanels
+from .postprocessing import DecodePredictiond
+from .prediction_writer import PredictionWriter, write_prediction
+from .progress import Progress, RunSummary, TimeEstimate, ValidationReport
+from .training_data import TrainingData, prepare_data
+from .training_state import BestModel, SeedEpoch, TrainingState, better
+
+__all__ = [
+    "BestModel",
+    "DecodePredictiond",
+    "GradientClip",
+    "InferenceDataset",
+    "ModelCard",
+    "PredictionPanels",
+    "PredictionWriter",
+    "Progress",
+    "ResizedSliceInferer",
+    "RunSummary",
+    "SeedEpoch",
+    "SegmentationLoss",
+    "TimeEstimate",
+    "TrainingData",
+    "TrainingState",
+    "ValidationReport",
+    "better",
+    "find_checkpoint",
+    "guard_command_line",
+    "prepare_data",
+    "read_model_card",
+    "write_prediction",
+]

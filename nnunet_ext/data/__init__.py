@@ -1,1 +1,33 @@
 """Data sets in nnU-Net's raw layout: reading, checking, folds, slices, the built-in phantom."""
+
+from .check import Problem, check_dataset
+from .folds import Fold, fold_cases, generate_splits, load_splits
+from .label_map import LabelMap
+from .preprocessing import Preprocessing, fit_preprocessing
+from .raw_dataset import Case, RawDataset, open_dataset
+from .samplers import SAMPLERS, ForegroundSampler, SliceSampler, make_sampler
+from .slices import SliceDataset, VolumeDataset
+from .volume_cache import CachedVolume, cache_volumes
+
+__all__ = [
+    "SAMPLERS",
+    "CachedVolume",
+    "Case",
+    "Fold",
+    "ForegroundSampler",
+    "LabelMap",
+    "Preprocessing",
+    "Problem",
+    "RawDataset",
+    "SliceDataset",
+    "SliceSampler",
+    "VolumeDataset",
+    "cache_volumes",
+    "check_dataset",
+    "fit_preprocessing",
+    "fold_cases",
+    "generate_splits",
+    "load_splits",
+    "make_sampler",
+    "open_dataset",
+]

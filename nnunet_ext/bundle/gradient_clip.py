@@ -1,0 +1,41 @@
+"""Clip gradients before each optimiser step, with mixed precision and accumulation."""
+
+import torch
+from monai.engines import IterationEvents, SupervisedTrainer
+
+
+class GradientClip:
+    """Limit the global norm of the gradients; attach it to a trainer.
+
+    Args:
+        max_norm: Largest norm; 0 switches clipping off.
+    """
+
+    def __init__(self, max_norm: float) -> None:
+        self.max_norm = max_norm
+
+    def attach(self, engine: SupervisedTrainer) -> None:
+        """Register with a trainer.
+
+        Args:
+            engine: The trainer.
+        """
+        if self.max_norm > 0:
+            engine.add_event_handler(IterationEvents.BACKWARD_COMPLETED, self)
+
+    def __call__(self, engine: SupervisedTrainer) -> None:
+        """Clip, if the optimiser steps at this iteration.
+
+        Args:
+            engine: The trainer.
+        """
+        accumulated = engine.accumulation_steps
+        length = engine.state.epoch_length or 0
+        position = (engine.state.iteration - 1) % length + 1 if length else engine.state.iteration
+        if position % accumulated and position != length:
+            return
+        optimizer = engine.optimizer
+        if engine.scaler is not None:
+            engine.scaler.unscale_(optimizer)
+        parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+        torch.nn.utils.clip_grad_norm_(parameters, self.max_norm)

@@ -1,0 +1,122 @@
+"""Images to predict: one at a time, finished cases skipped, unusable ones named."""
+
+import hashlib
+import json
+import logging
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from torch.utils.data import IterableDataset
+
+from ..atomic import write_json
+from ..data.geometry import Geometry, to_canonical
+from ..data.image_io import read_channels
+from ..data.raw_dataset import Case, list_cases
+from ..errors import DatasetError, UserError
+from .model_card import ModelCard
+
+logger = logging.getLogger(__name__)
+
+
+class InferenceDataset(IterableDataset):
+    """Normalised volumes of a folder of images, read one after another.
+
+    A case that cannot be read is logged and remembered, and the next one follows; `raise_failures` ends the run
+    with an error that names them. Cases whose predictions exist are skipped.
+
+    Args:
+        images_dir: Folder with `<case>_0000<ending>`, ...
+        card: Description of the model.
+        checkpoint: Its weights; predictions of other weights in `output_dir` are an error.
+        output_dir: Where predictions go.
+        save_probabilities: Whether `<case>.npz` with probabilities is wanted.
+        save_logits: Whether `<case>.npz` with logits is wanted.
+        overwrite: Whether existing predictions are made again.
+
+    Raises:
+        UserError: If the folder holds no image, or `output_dir` holds predictions of other weights.
+    """
+
+    def __init__(
+        self,
+        images_dir: str | Path,
+        card: ModelCard,
+        checkpoint: str | Path,
+        output_dir: str | Path,
+        save_probabilities: bool = False,
+        save_logits: bool = False,
+        overwrite: bool = False,
+    ) -> None:
+        self.card = card
+        self.output_dir = Path(output_dir)
+        self.wanted = {name for name, on in (("probabilities", save_probabilities), ("logits", save_logits)) if on}
+        self.overwrite = overwrite
+        self.cases = list_cases(Path(images_dir), card.file_ending, card.num_channels)
+        self.failures: dict[str, str] = {}
+        self.geometries: dict[str, Geometry] = {}
+        self._claim_output(Path(checkpoint))
+
+    def pending(self) -> list[Case]:
+        """Return the cases that still lack a prediction."""
+        return [case for case in self.cases.values() if self.overwrite or not self._finished(case)]
+
+    def __iter__(self) -> Iterator[dict[str, Any]]:
+        """Yield "image" (C, D, H, W), float32, and "case" of each usable pending case."""
+        pending = self.pending()
+        if skipped := len(self.cases) - len(pending):
+            logger.info(f"{skipped} of {len(self.cases)} cases are predicted already in {self.output_dir}; skipped")
+        for case in pending:
+            try:
+                yield self._load(case)
+            except DatasetError as error:
+                self.failures[case.name] = str(error)
+                logger.error(f"case {case.name} skipped: {error}")
+
+    def raise_failures(self) -> None:
+        """End with an error if a case could not be predicted.
+
+        Raises:
+            UserError: Naming each such case with its reason.
+        """
+        if self.failures:
+            listed = "\n  ".join(f"{name}: {reason}" for name, reason in self.failures.items())
+            done = len(self.cases) - len(self.failures)
+            raise UserError(f"{len(self.failures)} case(s) failed, {done} predicted in {self.output_dir}:\n  {listed}")
+
+    def _load(self, case: Case) -> dict[str, Any]:
+        image, geometry = read_channels(list(case.images))
+        preprocessing = self.card.preprocessing
+        slices = preprocessing.slices_first(to_canonical(image, geometry))
+        try:
+            normalized = preprocessing.normalize(np.ascontiguousarray(slices))
+        except DatasetError as error:
+            raise DatasetError(f"{case.images[0]}: {error}") from error
+        self.geometries[case.name] = geometry
+        return {"image": normalized, "case": case.name}
+
+    def _finished(self, case: Case) -> bool:
+        if not (self.output_dir / (case.name + self.card.file_ending)).is_file():
+            return False
+        if not self.wanted:
+            return True
+        try:
+            with np.load(self.output_dir / f"{case.name}.npz") as arrays:
+                return self.wanted <= set(arrays.files)
+        except (OSError, ValueError):
+            return False
+
+    def _claim_output(self, checkpoint: Path) -> None:
+        """Remember whose predictions the folder holds."""
+        record = self.output_dir / "prediction.json"
+        content = {"checkpoint_sha256": hashlib.sha256(checkpoint.read_bytes()).hexdigest()}
+        if record.is_file() and not self.overwrite:
+            found = json.loads(record.read_text(encoding="utf-8"))
+            if found.get("checkpoint_sha256") != content["checkpoint_sha256"]:
+                raise UserError(
+                    f"output_dir: {self.output_dir} holds predictions of other weights ({found.get('checkpoint')}); "
+                    "give another --output_dir, or --overwrite True"
+                )
+        self.card.write(self.output_dir)
+        write_json(record, {"checkpoint": str(checkpoint), **content})

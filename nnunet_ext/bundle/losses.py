@@ -1,0 +1,51 @@
+"""Training loss on label maps: MONAI's losses behind one encoding of labels and regions."""
+
+import torch
+from monai.losses import DiceCELoss
+from torch import nn
+
+from ..data.label_map import LabelMap
+
+
+class SegmentationLoss(nn.Module):
+    """Dice and cross-entropy, with softmax for exclusive labels and sigmoid for regions.
+
+    Args:
+        label_map: Labels of the data set.
+        lambda_dice: Weight of the Dice loss.
+        lambda_ce: Weight of the cross-entropy.
+        batch: Whether Dice sums over the batch before it divides; with single slices, many of which lack
+            most labels, the per-slice ratio is noise.
+
+    Source:
+        Isensee et al. 2021, doi:10.1038/s41592-020-01008-z (sum of batch Dice and cross-entropy).
+    """
+
+    def __init__(
+        self, label_map: LabelMap, lambda_dice: float = 1.0, lambda_ce: float = 1.0, batch: bool = True
+    ) -> None:
+        super().__init__()
+        self.label_map = label_map
+        regions = label_map.has_regions
+        self.loss = DiceCELoss(
+            include_background=regions,
+            sigmoid=regions,
+            softmax=not regions,
+            to_onehot_y=not regions,
+            batch=batch,
+            lambda_dice=lambda_dice,
+            lambda_ce=lambda_ce,
+        )
+
+    def forward(self, logits: torch.Tensor, label: torch.Tensor) -> torch.Tensor:
+        """Compute the loss.
+
+        Args:
+            logits: Shape (B, K, *S).
+            label: Label values, shape (B, 1, *S).
+
+        Returns:
+            Scalar; logits are taken as float32, because Dice sums overflow half precision.
+        """
+        target = self.label_map.encode(label) if self.label_map.has_regions else label
+        return self.loss(logits.float(), target)

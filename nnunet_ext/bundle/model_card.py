@@ -1,0 +1,138 @@
+"""What lies beside the weights, so that they can be used without the data set that made them."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ..atomic import write_json
+from ..data.image_io import NATURAL_IMAGE_ENDINGS
+from ..data.label_map import LabelMap
+from ..data.preprocessing import Preprocessing
+from ..data.raw_dataset import RawDataset, read_dataset_json
+from ..errors import UserError
+
+BEST_FILE = "model_best.pt"
+LAST_FILE = "checkpoint_last.pt"
+
+
+@dataclass(frozen=True)
+class ModelCard:
+    """Description of a trained model: `dataset.json` and `plans.json` in the manner of nnU-Net.
+
+    Args:
+        dataset_json: Channels and labels.
+        dataset_name: Name of the data set that trained the model.
+        preprocessing: What images need.
+        image_size: Canvas (H, W) of the network in pixels.
+    """
+
+    dataset_json: dict[str, Any]
+    dataset_name: str
+    preprocessing: Preprocessing
+    image_size: tuple[int, int]
+
+    @classmethod
+    def of(cls, dataset: RawDataset, preprocessing: Preprocessing, image_size: tuple[int, int]) -> "ModelCard":
+        """Describe a model that is about to be trained.
+
+        Args:
+            dataset: Its data set.
+            preprocessing: Its preprocessing.
+            image_size: Canvas (H, W) in pixels.
+        """
+        description = {key: value for key, value in dataset.description.items() if key != "dataset"}
+        return cls(description, dataset.name, preprocessing, (int(image_size[0]), int(image_size[1])))
+
+    @property
+    def label_map(self) -> LabelMap:
+        """Labels and network outputs."""
+        return LabelMap.from_dataset_json(self.dataset_json, Path("dataset.json"))
+
+    @property
+    def num_channels(self) -> int:
+        """Number of input channels."""
+        return len(self.dataset_json["channel_names"])
+
+    @property
+    def num_outputs(self) -> int:
+        """Number of network outputs."""
+        return self.label_map.num_outputs
+
+    @property
+    def file_ending(self) -> str:
+        """Ending of image and label files."""
+        return self.dataset_json["file_ending"]
+
+    def write(self, folder: str | Path) -> None:
+        """Write `dataset.json` and `plans.json`, also what nnU-Net's ensemble and evaluation read.
+
+        Args:
+            folder: Where the weights or the predictions lie.
+        """
+        natural = self.file_ending.lower() in NATURAL_IMAGE_ENDINGS
+        plans = {
+            "dataset_name": self.dataset_name,
+            "plans_name": "nnUNetPlans",
+            "image_reader_writer": "NaturalImage2DIO" if natural else "SimpleITKIO",
+            "nnunet_ext": {"image_size": list(self.image_size), "preprocessing": self.preprocessing.to_json()},
+        }
+        write_json(Path(folder) / "dataset.json", self.dataset_json)
+        write_json(Path(folder) / "plans.json", plans)
+
+
+def read_model_card(checkpoint: str | Path) -> ModelCard:
+    """Read the description beside a checkpoint.
+
+    Args:
+        checkpoint: Path of the weights.
+
+    Raises:
+        UserError: If it is missing or garbled.
+    """
+    folder = Path(checkpoint).parent
+    plans_file = folder / "plans.json"
+    if not plans_file.is_file() or not (folder / "dataset.json").is_file():
+        raise UserError(
+            f"{folder}: plans.json and dataset.json must lie beside {Path(checkpoint).name} (training writes them); "
+            "copy them from the run that made it"
+        )
+    dataset_json = read_dataset_json(folder / "dataset.json")
+    try:
+        plans = json.loads(plans_file.read_text(encoding="utf-8"))
+        section = plans["nnunet_ext"]
+        height, width = section["image_size"]
+        preprocessing = Preprocessing.from_json(section["preprocessing"])
+    except (ValueError, KeyError, TypeError) as error:
+        raise UserError(f"{plans_file}: not written by a bundle's training ({error!r})") from error
+    return ModelCard(dataset_json, plans["dataset_name"], preprocessing, (height, width))
+
+
+def find_checkpoint(ckpt_dir: str | Path, bundle_root: str | Path = ".") -> str:
+    """Find the weights to predict with.
+
+    Args:
+        ckpt_dir: A checkpoint file, a run's folder, or a folder of runs (the newest best model is taken).
+        bundle_root: The bundle, whose `models/model.pt` is taken when there is no run.
+
+    Returns:
+        Path of the checkpoint.
+
+    Raises:
+        UserError: If there is none; it says where it looked and what to do.
+    """
+    folder = Path(ckpt_dir)
+    if folder.is_file():
+        return str(folder)
+    runs = sorted(folder.rglob(BEST_FILE), key=lambda path: path.stat().st_mtime) if folder.is_dir() else []
+    packaged = Path(bundle_root) / "models" / "model.pt"
+    if (folder / BEST_FILE).is_file():
+        return str(folder / BEST_FILE)
+    if runs:
+        return str(runs[-1])
+    if packaged.is_file():
+        return str(packaged)
+    raise UserError(
+        f"ckpt_dir: need a checkpoint, but neither {folder}/**/{BEST_FILE} nor {packaged} exists; "
+        "train first (train.json), or give --ckpt_dir FILE_OR_FOLDER"
+    )

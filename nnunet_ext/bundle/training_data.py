@@ -1,0 +1,78 @@
+"""Everything that training needs to know of a data set, from its folder and a fold number."""
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from ..data.folds import fold_cases
+from ..data.label_map import LabelMap
+from ..data.preprocessing import Preprocessing, fit_preprocessing
+from ..data.raw_dataset import RawDataset, open_dataset
+from ..data.volume_cache import CachedVolume, cache_volumes
+from .model_card import ModelCard
+
+
+@dataclass(frozen=True)
+class TrainingData:
+    """One fold of a data set, decoded and measured.
+
+    Args:
+        dataset: The raw data set.
+        preprocessing: Fixed on the training cases.
+        train_volumes: Training cases.
+        val_volumes: Validation cases.
+        card: What is written beside the weights.
+    """
+
+    dataset: RawDataset
+    preprocessing: Preprocessing
+    train_volumes: list[CachedVolume]
+    val_volumes: list[CachedVolume]
+    card: ModelCard
+
+    @property
+    def label_map(self) -> LabelMap:
+        """Labels of the data set."""
+        return self.dataset.label_map
+
+    @property
+    def num_channels(self) -> int:
+        """Number of input channels."""
+        return self.dataset.num_channels
+
+    @property
+    def num_outputs(self) -> int:
+        """Number of network outputs."""
+        return self.dataset.label_map.num_outputs
+
+
+def prepare_data(
+    dataset_dir: str | os.PathLike,
+    fold: int | str,
+    image_size: tuple[int, int],
+    cache_dir: str | os.PathLike,
+    slice_axis: int | str = "auto",
+) -> TrainingData:
+    """Open a data set, split it, decode it into the cache and fix its preprocessing.
+
+    Args:
+        dataset_dir: nnU-Net raw data set.
+        fold: Fold number, or "all".
+        image_size: Canvas (H, W) of the network in pixels.
+        cache_dir: Folder of decoded volumes, shared by runs and folds.
+        slice_axis: 0 (axial), 1, 2, or "auto" (the axis of the thickest slices).
+
+    Returns:
+        The fold, ready to train.
+
+    Raises:
+        UserError: If the data set, the fold or the axis cannot be used.
+    """
+    dataset = open_dataset(dataset_dir)
+    cases = fold_cases(dataset, fold)
+    together = {case.name: case for case in (*cases.train, *cases.val)}
+    volumes = dict(zip(together, cache_volumes(dataset, list(together.values()), Path(cache_dir)), strict=True))
+    train = [volumes[case.name] for case in cases.train]
+    preprocessing = fit_preprocessing(dataset, train, slice_axis)
+    card = ModelCard.of(dataset, preprocessing, image_size)
+    return TrainingData(dataset, preprocessing, train, [volumes[case.name] for case in cases.val], card)

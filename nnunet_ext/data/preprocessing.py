@@ -1,0 +1,119 @@
+"""What must be done to an image before a network sees it: fixed on the training cases, kept with the weights."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+
+from ..errors import DatasetError, OptionError
+from .normalization import ChannelScheme, Statistics, measure, measure_image, normalize, scheme_name
+from .raw_dataset import RawDataset
+from .volume_cache import CachedVolume
+
+MASK_RATIO = 0.75
+"""nnU-Net measures only non-zero voxels if cropping to them leaves less than this share of the median case."""
+
+
+@dataclass(frozen=True)
+class Preprocessing:
+    """Normalisation of each channel and the axis along which slices are taken.
+
+    Args:
+        channels: One scheme a channel.
+        slice_axis: 0 (axial), 1 (coronal) or 2 (sagittal), in the canonical order.
+    """
+
+    channels: tuple[ChannelScheme, ...]
+    slice_axis: int
+
+    def to_json(self) -> dict[str, Any]:
+        """Return a JSON object that `from_json` reads."""
+        return {"slice_axis": self.slice_axis, "channels": [channel.to_json() for channel in self.channels]}
+
+    @classmethod
+    def from_json(cls, content: dict[str, Any]) -> "Preprocessing":
+        """Read what `to_json` wrote.
+
+        Args:
+            content: The JSON object.
+        """
+        return cls(tuple(ChannelScheme.from_json(channel) for channel in content["channels"]), content["slice_axis"])
+
+    def slices_first(self, array: np.ndarray) -> np.ndarray:
+        """Move the slice axis of a canonical array to the front.
+
+        Args:
+            array: Shape (..., S, P, L).
+
+        Returns:
+            A view of shape (..., D, H, W): D slices of H rows and W columns.
+        """
+        return np.moveaxis(array, array.ndim - 3 + self.slice_axis, array.ndim - 3)
+
+    def slices_back(self, array: np.ndarray) -> np.ndarray:
+        """Undo `slices_first`.
+
+        Args:
+            array: Shape (..., D, H, W).
+        """
+        return np.moveaxis(array, array.ndim - 3, array.ndim - 3 + self.slice_axis)
+
+    def normalize(self, image: np.ndarray, statistics: list[dict[str, Statistics]] | None = None) -> torch.Tensor:
+        """Normalise an image, or a part of one.
+
+        Args:
+            image: Intensities, shape (C, *S).
+            statistics: Those of the whole image, one entry a channel; measured here if not given.
+
+        Returns:
+            float32 tensor of the same shape.
+
+        Raises:
+            DatasetError: If the number of channels is not that of the training data.
+        """
+        if len(image) != len(self.channels):
+            raise DatasetError(f"need {len(self.channels)} channels as in training, got {len(image)}")
+        if statistics is None:
+            statistics = [measure_image(channel) for channel in image]
+        normalized = [normalize(*each) for each in zip(image, self.channels, statistics, strict=True)]
+        return torch.from_numpy(np.stack(normalized))
+
+
+def fit_preprocessing(
+    dataset: RawDataset, volumes: list[CachedVolume], slice_axis: int | str = "auto"
+) -> Preprocessing:
+    """Fix the preprocessing on training cases.
+
+    Args:
+        dataset: The data set, for its channel names.
+        volumes: Training cases; validation cases take no part.
+        slice_axis: 0, 1, 2, or "auto": the axis with the largest median spacing, axial if they are equal.
+
+    Returns:
+        The preprocessing.
+
+    Raises:
+        OptionError: If `slice_axis` is none of these.
+        DatasetError: If a CT channel needs foreground statistics and every label is empty.
+    """
+    use_mask = float(np.median([volume.info["crop_ratio"] for volume in volumes])) < MASK_RATIO
+    schemes = []
+    for number, channel_name in enumerate(dataset.channel_names):
+        name, foreground = scheme_name(channel_name), None
+        if name == "CTNormalization":
+            values = np.concatenate([volume.foreground_intensities[number] for volume in volumes])
+            if not values.size:
+                raise DatasetError(f"{dataset.root}: CT normalisation needs labelled voxels, but every label is empty")
+            foreground = measure(values, clipped=False)
+        schemes.append(ChannelScheme(name, use_mask and name == "ZScoreNormalization", foreground))
+    return Preprocessing(tuple(schemes), _choose_axis(volumes, slice_axis))
+
+
+def _choose_axis(volumes: list[CachedVolume], slice_axis: int | str) -> int:
+    if slice_axis in (0, 1, 2):
+        return int(slice_axis)
+    if slice_axis != "auto":
+        raise OptionError(f"slice_axis: need 0 (axial), 1 (coronal), 2 (sagittal) or auto, got {slice_axis!r}")
+    spacing = np.median([volume.spacing_mm for volume in volumes], axis=0)
+    return int(np.argmax(spacing > spacing.max() * 0.99))

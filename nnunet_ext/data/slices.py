@@ -1,0 +1,141 @@
+"""Slices of cached volumes as a map-style data set, and whole volumes for validation."""
+
+import zlib
+from collections.abc import Callable
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import torch
+from monai.transforms import Randomizable
+from torch.utils.data import Dataset
+
+from .preprocessing import Preprocessing
+from .resize import resize_labels, resize_slices
+from .volume_cache import CachedVolume
+
+Transform = Callable[[dict[str, Any]], dict[str, Any]]
+
+
+class SliceDataset(Dataset):
+    """All slices of some volumes; item i is slice `index[i]`, resized to the network's canvas.
+
+    Random transforms are seeded from (seed, epoch, item), so that a run gives the same slices whatever the
+    number of workers, and a resumed run the same as an uninterrupted one.
+
+    Args:
+        volumes: Cached cases.
+        preprocessing: Normalisation and slice axis.
+        image_size: Canvas (H, W) in pixels; slices are stretched to it.
+        transform: MONAI dictionary transform of "image" (C, H, W) and "label" (1, H, W), after resizing.
+        seed: Seed of the random transforms.
+    """
+
+    def __init__(
+        self,
+        volumes: list[CachedVolume],
+        preprocessing: Preprocessing,
+        image_size: tuple[int, int],
+        transform: Transform | None = None,
+        seed: int = 0,
+    ) -> None:
+        self.volumes = volumes
+        self.preprocessing = preprocessing
+        self.image_size = (int(image_size[0]), int(image_size[1]))
+        self.transform = transform
+        self.seed = seed
+        self.epoch = 0
+
+    @cached_property
+    def index(self) -> np.ndarray:
+        """Volume number and slice number of each item, shape (N, 2)."""
+        axis = self.preprocessing.slice_axis
+        return np.array([(v, s) for v, volume in enumerate(self.volumes) for s in range(volume.shape[axis])])
+
+    @cached_property
+    def has_foreground(self) -> np.ndarray:
+        """Whether each item holds foreground, shape (N,), boolean; from the cache's index, no slice is read."""
+        axis = self.preprocessing.slice_axis
+        flags = []
+        for volume in self.volumes:
+            flag = np.zeros(volume.shape[axis], dtype=bool)
+            flag[volume.foreground_slices(axis)] = True
+            flags.append(flag)
+        return np.concatenate(flags)
+
+    def set_epoch(self, epoch: int) -> None:
+        """Choose the random numbers of an epoch; call it before the epoch's loader starts.
+
+        Args:
+            epoch: Epoch number.
+        """
+        self.epoch = epoch
+
+    def __len__(self) -> int:
+        """Return the number of slices."""
+        return len(self.index)
+
+    def __getitem__(self, item: int) -> dict[str, Any]:
+        """Return one slice.
+
+        Args:
+            item: Position in `index`.
+
+        Returns:
+            "image" float32 (C, H, W), "label" uint8 or int32 (1, H, W), "case" and "slice".
+        """
+        number, position = (int(i) for i in self.index[item])
+        volume = self.volumes[number]
+        image = self.preprocessing.slices_first(volume.image)[:, position]
+        label = self.preprocessing.slices_first(volume.label)[position]
+        normalized = self.preprocessing.normalize(np.asarray(image), volume.statistics)
+        target = torch.from_numpy(np.array(label))
+        data: dict[str, Any] = {
+            "image": resize_slices(normalized[None], self.image_size)[0],
+            "label": resize_labels(target[None, None], self.image_size)[0],
+            "case": volume.case,
+            "slice": position,
+        }
+        if self.transform is None:
+            return data
+        if isinstance(self.transform, Randomizable):
+            self.transform.set_random_state(seed=self._item_seed(item))
+        return self.transform(data)
+
+    def _item_seed(self, item: int) -> int:
+        return zlib.crc32(f"{self.seed} {self.epoch} {item}".encode())
+
+
+class VolumeDataset(Dataset):
+    """Whole normalised volumes at their own resolution, for validation.
+
+    Args:
+        volumes: Cached cases.
+        preprocessing: Normalisation and slice axis.
+    """
+
+    def __init__(self, volumes: list[CachedVolume], preprocessing: Preprocessing) -> None:
+        self.volumes = volumes
+        self.preprocessing = preprocessing
+
+    def __len__(self) -> int:
+        """Return the number of volumes."""
+        return len(self.volumes)
+
+    def __getitem__(self, item: int) -> dict[str, Any]:
+        """Return one volume.
+
+        Args:
+            item: Position in `volumes`.
+
+        Returns:
+            "image" float32 (C, D, H, W), "label" (1, D, H, W) and "case".
+        """
+        volume = self.volumes[item]
+        image = self.preprocessing.slices_first(volume.image)
+        label = np.array(self.preprocessing.slices_first(volume.label))
+        return {
+            "image": self.preprocessing.normalize(np.asarray(image), volume.statistics),
+            "label": torch.from_numpy(label)[None],
+            "case": volume.case,
+        }
