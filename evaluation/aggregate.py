@@ -1,0 +1,137 @@
+"""Averages over cases, with the number of values behind each."""
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from .case_scores import CaseScores
+from .dataset_labels import Label
+from .definitions import is_distance
+from .tolerances import Tolerances
+
+Statistics = dict[str, float | int | None]
+
+
+@dataclass(frozen=True)
+class Sample:
+    """Values of one metric, one a unit: a case, a slice, or a mean over several.
+
+    Attributes:
+        values: Shape (n,); nan where the metric doesn't apply, inf where one mask is empty.
+        penalised: The same with inf replaced by the diagonal of the image, shape (n,).
+        n_missed: How often only the reference held a label.
+        n_spurious: How often only the prediction held a label.
+    """
+
+    values: np.ndarray
+    penalised: np.ndarray
+    n_missed: int
+    n_spurious: int
+
+    def statistics(self, metric: str) -> Statistics:
+        """Return mean, std, median and counts.
+
+        Args:
+            metric: Name of the metric; distances have a second mean.
+
+        Returns:
+            Statistics of the finite values (None where there are too few), `n` of them, `n_na` values that are nan,
+            `n_missed`, `n_spurious`; for distances also `mean_inf_as_diagonal`.
+        """
+        finite = self.values[np.isfinite(self.values)]
+        statistics: Statistics = {
+            "mean": _or_none(finite, np.mean),
+            "std": _or_none(finite, lambda values: np.std(values, ddof=1), at_least=2),
+            "median": _or_none(finite, np.median),
+            "n": int(finite.size),
+            "n_na": int(np.isnan(self.values).sum()),
+            "n_missed": self.n_missed,
+            "n_spurious": self.n_spurious,
+        }
+        if is_distance(metric):
+            applicable = self.penalised[~np.isnan(self.penalised)]
+            statistics["mean_inf_as_diagonal"] = _or_none(applicable, np.mean)
+        return statistics
+
+
+def _or_none(values: np.ndarray, summary: Callable[[np.ndarray], float], at_least: int = 1) -> float | None:
+    return float(summary(values)) if values.size >= at_least else None
+
+
+def _mean_of_finite(values: np.ndarray) -> float:
+    """Return the mean of the finite values; without any, inf if one is inf, else nan."""
+    finite = values[np.isfinite(values)]
+    if finite.size:
+        return float(finite.mean())
+    return math.inf if np.isinf(values).any() else math.nan
+
+
+def _mean_of_numbers(values: np.ndarray) -> float:
+    numbers = values[~np.isnan(values)]
+    return float(numbers.mean()) if numbers.size else math.nan
+
+
+class ScoreTable:
+    """Scores of all cases, ready to be averaged."""
+
+    def __init__(self, cases: Sequence[CaseScores], labels: Sequence[Label], tolerances: Tolerances) -> None:
+        self._cases = cases
+        self._labels = labels
+        self._tolerances = tolerances
+
+    def by_label(self, label: Label, *, case_means: bool) -> dict[str, Statistics]:
+        """Average one label.
+
+        Args:
+            label: The label.
+            case_means: Whether a unit is a case (the mean over its slices) rather than an image.
+
+        Returns:
+            Statistics by metric.
+        """
+        names = self._tolerances.metric_names(label)
+        return {name: self._sample(label, name, case_means).statistics(name) for name in names}
+
+    def foreground(self, *, case_means: bool) -> dict[str, Statistics]:
+        """Average over labels in each unit, then over units. Label 0 is left out.
+
+        Args:
+            case_means: Whether a unit is a case (the mean over its slices) rather than an image.
+
+        Returns:
+            Statistics by metric; `n_missed` and `n_spurious` are sums over labels.
+        """
+        labels = [label for label in self._labels if not label.is_background]
+        names = dict.fromkeys(name for label in labels for name in self._tolerances.metric_names(label))
+        result = {}
+        for name in names:
+            with_metric = [label for label in labels if name in self._tolerances.metric_names(label)]
+            samples = [self._sample(label, name, case_means) for label in with_metric]
+            by_unit = np.stack([sample.values for sample in samples], axis=1)
+            penalised = np.stack([sample.penalised for sample in samples], axis=1)
+            result[name] = Sample(
+                np.array([_mean_of_finite(unit) for unit in by_unit]),
+                np.array([_mean_of_numbers(unit) for unit in penalised]),
+                sum(sample.n_missed for sample in samples),
+                sum(sample.n_spurious for sample in samples),
+            ).statistics(name)
+        return result
+
+    def _sample(self, label: Label, metric: str, case_means: bool) -> Sample:
+        column = self._tolerances.metric_names(label).index(metric)
+        row = list(self._labels).index(label)
+        values = [case.values[label.key][:, column] for case in self._cases]
+        penalised = [
+            np.where(np.isinf(own), case.diagonals_mm, own) for own, case in zip(values, self._cases, strict=True)
+        ]
+        if case_means:
+            values = [np.array([_mean_of_finite(own)]) for own in values]
+            penalised = [np.array([_mean_of_numbers(own)]) for own in penalised]
+        return Sample(
+            np.concatenate([np.zeros(0), *values]),
+            np.concatenate([np.zeros(0), *penalised]),
+            sum(int(case.missed[:, row].sum()) for case in self._cases),
+            sum(int(case.spurious[:, row].sum()) for case in self._cases),
+        )

@@ -1,0 +1,226 @@
+"""Score one case: read its two files, check that they fit, score the image or each of its slices."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from .dataset_labels import DatasetLabels, Label
+from .errors import CaseError
+from .geometry import check_same_geometry
+from .label_map import foreground_values
+from .pairs import CaseFiles
+from .probabilities import read_npz
+from .readers import LabelImage, read_label_image
+from .scoring import LabelKey, Scores, score
+from .tolerances import Tolerances
+
+
+@dataclass(frozen=True)
+class CaseTask:
+    """What a worker has to know to score a case.
+
+    Attributes:
+        case: Its name.
+        prediction: Files of the prediction.
+        reference: File of the reference.
+        source: Which of the prediction's files to use, one of `pairs.SOURCES`.
+        labels: Labels to score; None for all non-zero values of the two files.
+        include_background: Whether label 0 is scored where `labels` is None.
+        dataset: Labels of dataset.json, None if there is none.
+        tolerances: Tolerances of the normalised surface distance.
+        axis: Array axis to cut slices along; None to score the whole image.
+    """
+
+    case: str
+    prediction: CaseFiles
+    reference: CaseFiles
+    source: str
+    labels: tuple[Label, ...] | None
+    include_background: bool
+    dataset: DatasetLabels | None
+    tolerances: Tolerances
+    axis: int | None
+
+
+@dataclass(frozen=True)
+class CaseScores:
+    """Scores of a case. Arrays are indexed by image (one, or one a slice) first, then by label, then by metric.
+
+    Attributes:
+        case: Name of the case.
+        prediction_file: File of the prediction.
+        reference_file: File of the reference.
+        source: What was read: `labels`, `probabilities` or `logits`.
+        labels: Labels, length L.
+        values: By label the metrics, an array (S, M) in the order of `Tolerances.metric_names`.
+        missed: Whether only the reference holds the label, boolean (S, L).
+        spurious: Whether only the prediction holds the label, boolean (S, L).
+        diagonals_mm: Length of each image's diagonal in mm, shape (S,).
+        axis: Array axis that slices were cut along; None for whole images.
+        warnings: What a reader should know about the files.
+    """
+
+    case: str
+    prediction_file: Path
+    reference_file: Path
+    source: str
+    labels: tuple[Label, ...]
+    values: Mapping[str, np.ndarray]
+    missed: np.ndarray
+    spurious: np.ndarray
+    diagonals_mm: np.ndarray
+    axis: int | None
+    warnings: tuple[str, ...] = ()
+
+    def for_labels(self, labels: tuple[Label, ...], tolerances: Tolerances) -> "CaseScores":
+        """Return the scores with labels added that occur in other cases only.
+
+        Args:
+            labels: All labels, those of this case among them.
+            tolerances: Tolerances of the normalised surface distance.
+
+        Returns:
+            Scores of all labels; a label that was in neither file is nan throughout.
+        """
+        n_images = len(self.diagonals_mm)
+        position = {label.key: i for i, label in enumerate(self.labels)}
+        values, missed, spurious = {}, np.zeros((n_images, len(labels)), bool), np.zeros((n_images, len(labels)), bool)
+        for i, label in enumerate(labels):
+            if label.key in position:
+                values[label.key] = self.values[label.key]
+                missed[:, i] = self.missed[:, position[label.key]]
+                spurious[:, i] = self.spurious[:, position[label.key]]
+            else:
+                values[label.key] = np.full((n_images, len(tolerances.metric_names(label))), np.nan)
+        return replace(self, labels=labels, values=values, missed=missed, spurious=spurious)
+
+
+@dataclass(frozen=True)
+class CaseFailure:
+    """A case that couldn't be scored.
+
+    Attributes:
+        case: Its name.
+        message: What is wrong, with the file.
+    """
+
+    case: str
+    message: str
+
+
+def score_case(task: CaseTask) -> CaseScores | CaseFailure:
+    """Score one case.
+
+    Args:
+        task: The case and how to score it.
+
+    Returns:
+        Its scores, or why there are none; no error of one case leaves this function.
+    """
+    try:
+        return _score_case(task)
+    except CaseError as error:
+        return CaseFailure(task.case, str(error))
+    except Exception as error:  # named and counted: one strange file must not end the others' run
+        files = f"{task.prediction.npz or task.prediction.labels[0]} and {task.reference.labels[0]}"
+        return CaseFailure(task.case, f"{files}: can't be scored: {type(error).__name__}: {error}")
+
+
+def _score_case(task: CaseTask) -> CaseScores:
+    reference = read_label_image(task.reference.label_file())
+    prediction, source = _read_prediction(task)
+    reference, prediction = _of_equal_dimension(reference, prediction)
+    check_same_geometry(prediction.geometry, reference.geometry, prediction.path, reference.path)
+    labels = task.labels if task.labels is not None else _labels_in(reference, prediction, task.include_background)
+    scores, diagonals_mm = [], []
+    for reference_image, prediction_image, spacing in _images(reference, prediction, task.axis):
+        scores.append(_score_image(task, labels, reference_image, prediction_image, spacing))
+        diagonals_mm.append(np.linalg.norm(np.multiply(reference_image.shape, spacing)))
+    by_label = {label.key: [image[_key(label)] for image in scores] for label in labels}
+    return CaseScores(
+        case=task.case,
+        prediction_file=prediction.path,
+        reference_file=reference.path,
+        source=source,
+        labels=labels,
+        values={key: np.array([list(one.metrics().values()) for one in images]) for key, images in by_label.items()},
+        missed=_flags([[one.is_missed for one in images] for images in by_label.values()], len(scores)),
+        spurious=_flags([[one.is_spurious for one in images] for images in by_label.values()], len(scores)),
+        diagonals_mm=np.array(diagonals_mm),
+        axis=task.axis if task.axis is None or reference.array.ndim == 3 else 0,
+        warnings=tuple(_warnings(task, reference, prediction)),
+    )
+
+
+def _score_image(
+    task: CaseTask,
+    labels: tuple[Label, ...],
+    reference: np.ndarray,
+    prediction: np.ndarray,
+    spacing_mm: tuple[float, ...],
+) -> Scores:
+    return score(
+        reference,
+        prediction,
+        spacing_mm,
+        [_key(label) for label in labels],
+        nsd_tolerance_mm={_key(label): task.tolerances.of(label) for label in labels},
+        ignore_label=task.dataset.ignore_label if task.dataset else None,
+    )
+
+
+def _read_prediction(task: CaseTask) -> tuple[LabelImage, str]:
+    path = task.prediction.chosen(task.source)
+    if path == task.prediction.npz:
+        array_name = None if task.source == "auto" else task.source
+        array, geometry, source = read_npz(path, array_name, task.dataset)
+        return LabelImage(array, geometry, path), source
+    return read_label_image(path), "labels"
+
+
+def _of_equal_dimension(reference: LabelImage, prediction: LabelImage) -> tuple[LabelImage, LabelImage]:
+    """Drop the first axis of a one-slice volume whose counterpart is a 2D image."""
+    if reference.array.ndim == 2 and prediction.array.ndim == 3 and prediction.array.shape[0] == 1:
+        return reference, prediction.without_first_axis()
+    if prediction.array.ndim == 2 and reference.array.ndim == 3 and reference.array.shape[0] == 1:
+        return reference.without_first_axis(), prediction
+    return reference, prediction
+
+
+def _images(
+    reference: LabelImage, prediction: LabelImage, axis: int | None
+) -> Iterator[tuple[np.ndarray, np.ndarray, tuple[float, ...]]]:
+    spacing = reference.geometry.spacing_mm
+    if axis is None or reference.array.ndim == 2:
+        yield reference.array, prediction.array, spacing
+        return
+    in_plane = spacing[:axis] + spacing[axis + 1 :]
+    for index in range(reference.array.shape[axis]):
+        yield reference.array.take(index, axis), prediction.array.take(index, axis), in_plane
+
+
+def _labels_in(reference: LabelImage, prediction: LabelImage, include_background: bool) -> tuple[Label, ...]:
+    background = (Label((0,), "background"),) if include_background else ()
+    return background + tuple(Label((value,)) for value in foreground_values(reference.array, prediction.array))
+
+
+def _key(label: Label) -> LabelKey:
+    return label.values[0] if len(label.values) == 1 else label.values
+
+
+def _flags(by_label: list[list[bool]], n_images: int) -> np.ndarray:
+    return np.array(by_label, dtype=bool).reshape(-1, n_images).T
+
+
+def _warnings(task: CaseTask, reference: LabelImage, prediction: LabelImage) -> Iterator[str]:
+    if task.dataset is not None:
+        for image in (reference, prediction):
+            unknown = sorted(set(foreground_values(image.array)) - task.dataset.values)
+            if unknown:
+                listed = ", ".join(map(str, unknown[:5])) + (", ..." if len(unknown) > 5 else "")
+                yield f"{image.path}: values {listed} are not in {task.dataset.path} and are scored as no label"
+    if not reference.geometry.affines and not prediction.geometry.affines:
+        spacing = " x ".join(f"{size:g}" for size in reference.geometry.spacing_mm)
+        yield f"{reference.path}: the file doesn't say where it lies; distances take its voxels as {spacing} mm"

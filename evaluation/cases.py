@@ -1,0 +1,161 @@
+"""Evaluate a folder of predictions against a folder of references."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tqdm import tqdm
+
+from .case_scores import CaseFailure, CaseScores, CaseTask, score_case
+from .dataset_labels import Label, LabelRequest, choose_labels, read_dataset_json
+from .errors import EvaluationError
+from .output import prepare_output, write_results
+from .pairs import SOURCES, CaseFiles, find_cases, find_dataset_json
+from .parallel import run_tasks
+from .scoring import DEFAULT_TOLERANCE_MM
+from .summary import make_summary
+from .tolerances import ToleranceRequest, choose_tolerances
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What came of an evaluation.
+
+    Attributes:
+        summary: Content of summary.json.
+        metrics_path: The file metrics.csv.
+        summary_path: The file summary.json.
+        failures: Cases that couldn't be scored, and why.
+        unpredicted: Cases that have a reference and no prediction.
+        complete: Whether every case was scored, and with `require_all` every reference.
+    """
+
+    summary: Mapping[str, Any]
+    metrics_path: Path
+    summary_path: Path
+    failures: tuple[CaseFailure, ...]
+    unpredicted: tuple[str, ...]
+    complete: bool
+
+
+def evaluate_folder(
+    predictions: Path | str,
+    references: Path | str,
+    output: Path | str,
+    *,
+    dataset_json: Path | str | None = None,
+    labels: Sequence[LabelRequest] | None = None,
+    nsd_tolerance_mm: ToleranceRequest = DEFAULT_TOLERANCE_MM,
+    source: str = "auto",
+    include_background: bool = False,
+    require_all: bool = False,
+    workers: int = 1,
+    axis: int | None = None,
+    progress: bool = False,
+) -> Evaluation:
+    """Score every prediction in a folder and write metrics.csv and summary.json.
+
+    Args:
+        predictions: Folder with `<case>.nii.gz` or `<case>.npz` and `<case>.pkl`.
+        references: Folder with `<case>.nii.gz`.
+        output: Folder for the results; made if it doesn't exist.
+        dataset_json: nnU-Net's dataset.json; by default the one beside the predictions, beside the references or in
+            the folder above those, if there is one.
+        labels: Labels to score, by value, name or region (`"1+2"`). By default those of dataset.json, else all
+            non-zero values of all files.
+        nsd_tolerance_mm: Tolerance of the normalised surface distance in mm: one, several, or a mapping from label to
+            one or several, with None for the labels that it doesn't name.
+        source: `labels`, `probabilities`, `logits`, or `auto`: label files where present, else npz.
+        include_background: Whether label 0 is scored too.
+        require_all: Whether a reference without a prediction makes the evaluation incomplete.
+        workers: Number of processes, >= 1.
+        axis: Array axis of (z, y, x) to cut slices along and score each; None to score whole images.
+        progress: Whether to show a progress bar on stderr.
+
+    Returns:
+        What came of it.
+
+    Raises:
+        EvaluationError: If an option, a folder or dataset.json is no good. A bad case raises nothing: it is among the
+            failures.
+    """
+    predictions, references, output = Path(predictions), Path(references), Path(output)
+    _check_options(source, workers, axis)
+    found, known = _find_both(predictions, references)
+    json_path = Path(dataset_json) if dataset_json is not None else find_dataset_json(predictions, references)
+    dataset = read_dataset_json(json_path) if json_path else None
+    wanted = choose_labels(labels, dataset, include_background)
+    tolerances = choose_tolerances(nsd_tolerance_mm, dataset, wanted)
+    prepare_output(output)
+
+    tasks = [
+        CaseTask(case, files, known[case], source, wanted, include_background, dataset, tolerances, axis)
+        for case, files in found.items()
+        if case in known
+    ]
+    scored, failures = _score_all(tasks, workers, progress)
+    failures += [_without_reference(case, files, references) for case, files in found.items() if case not in known]
+    failures.sort(key=lambda failure: failure.case)
+    unpredicted = tuple(case for case in known if case not in found)
+    chosen = wanted if wanted is not None else _labels_of(scored)
+    scored = [case.for_labels(chosen, tolerances) for case in scored]
+    options = {
+        "predictions": str(predictions.absolute()),
+        "references": str(references.absolute()),
+        "dataset_json": str(json_path.absolute()) if json_path else None,
+        "labels": [label.key for label in chosen],
+        "nsd_tolerance_mm": {label.key: list(tolerances.of(label)) for label in chosen},
+        "source": source,
+        "include_background": include_background,
+        "require_all": require_all,
+        "axis": axis,
+    }
+    summary = make_summary(scored, failures, unpredicted, chosen, tolerances, options, axis)
+    paths = write_results(output, scored, tolerances, summary, by_slice=axis is not None)
+    complete = not failures and not (require_all and unpredicted)
+    return Evaluation(summary, *paths, tuple(failures), unpredicted, complete)
+
+
+def _check_options(source: str, workers: int, axis: int | None) -> None:
+    if source not in SOURCES:
+        raise EvaluationError(f"--source: must be one of {', '.join(SOURCES)}, got {source!r}")
+    if workers < 1:
+        raise EvaluationError(f"--workers: must be >= 1, got {workers}")
+    if axis not in (None, 0, 1, 2):
+        raise EvaluationError(f"--axis: must be 0, 1 or 2 (z, y, x), got {axis}")
+
+
+def _find_both(predictions: Path, references: Path) -> tuple[dict[str, CaseFiles], dict[str, CaseFiles]]:
+    found = find_cases(predictions, with_npz=True, option="--predictions")
+    known = find_cases(references, with_npz=False, option="--references")
+    return found, known
+
+
+def _score_all(tasks: Sequence[CaseTask], workers: int, progress: bool) -> tuple[list[CaseScores], list[CaseFailure]]:
+    scored: list[CaseScores] = []
+    failures: list[CaseFailure] = []
+    with tqdm(total=len(tasks), desc="scoring", unit="case", disable=not progress) as bar:
+        for _, result in run_tasks(score_case, tasks, workers, _killed):
+            if isinstance(result, CaseScores):
+                scored.append(result)
+            else:
+                failures.append(result)
+            bar.update()
+    return sorted(scored, key=lambda case: case.case), failures
+
+
+def _killed(task: CaseTask) -> CaseFailure:
+    file = task.prediction.npz or task.prediction.labels[0]
+    return CaseFailure(
+        task.case, f"{file}: the process that scored it was killed, perhaps for want of memory; use fewer --workers"
+    )
+
+
+def _without_reference(case: str, files: CaseFiles, references: Path) -> CaseFailure:
+    file = files.labels[0] if files.labels else files.npz
+    return CaseFailure(case, f"{file}: has no reference {case} in {references}; add it or remove the prediction")
+
+
+def _labels_of(cases: Sequence[CaseScores]) -> tuple[Label, ...]:
+    return tuple(sorted({label for case in cases for label in case.labels}, key=lambda label: label.values))

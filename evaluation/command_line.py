@@ -1,0 +1,131 @@
+"""What `python -m evaluation.test3d` and `python -m evaluation.test2d` have in common."""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from .cases import Evaluation, evaluate_folder
+from .dataset_labels import LabelRequest
+from .errors import EvaluationError
+from .pairs import SOURCES
+from .parallel import default_workers
+from .report_table import format_table
+from .scoring import DEFAULT_TOLERANCE_MM
+from .tolerances import OPTION, ToleranceRequest
+
+EXIT_OK, EXIT_INCOMPLETE, EXIT_UNUSABLE, EXIT_INTERRUPTED = 0, 1, 2, 130
+
+_EPILOG = """\
+Results: metrics.csv (one row a case, label and metric) and summary.json (averages, definitions, versions, files).
+Exit code: 0 all scored; 1 some cases couldn't be scored, the others are; 2 nothing could be done; 130 interrupted.
+
+example:
+  python -m {module} --predictions predictions --references labelsTs --output scores
+"""
+
+
+def run(module: str, description: str, argv: Sequence[str] | None, *, slices: bool) -> int:
+    """Parse a command line, evaluate, print the table.
+
+    Args:
+        module: Name of the module that was started, for the help text.
+        description: What it does, for the help text.
+        argv: Arguments without the program's name; None for those of the process.
+        slices: Whether slices are scored instead of whole images.
+
+    Returns:
+        Exit code.
+    """
+    try:
+        options = _parser(module, description, slices).parse_args(argv)
+    except SystemExit as stop:
+        return int(stop.code or 0)
+    try:
+        evaluation = evaluate_folder(
+            options.predictions,
+            options.references,
+            options.output,
+            dataset_json=options.dataset_json,
+            labels=options.labels,
+            nsd_tolerance_mm=parse_tolerances(options.nsd_tolerance_mm),
+            source=options.source,
+            include_background=options.include_background,
+            require_all=options.require_all,
+            workers=options.workers,
+            axis=options.axis if slices else None,
+            progress=True,
+        )
+    except EvaluationError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return EXIT_UNUSABLE
+    except KeyboardInterrupt:
+        print("interrupted: no result was written", file=sys.stderr)
+        return EXIT_INTERRUPTED
+    _report(evaluation, require_all=options.require_all)
+    return EXIT_OK if evaluation.complete else EXIT_INCOMPLETE
+
+
+def parse_tolerances(texts: Sequence[str]) -> ToleranceRequest:
+    """Read tolerances as the command line has them.
+
+    Args:
+        texts: Each a number in mm, or `label=number`; repeated ones add up.
+
+    Returns:
+        Mapping from label to tolerances in mm, None for labels without their own.
+
+    Raises:
+        EvaluationError: If a text is neither.
+    """
+    by_label: dict[LabelRequest | None, list[float]] = {}
+    for text in texts:
+        label, _, number = text.rpartition("=")
+        try:
+            by_label.setdefault(label or None, []).append(float(number))
+        except ValueError:
+            raise EvaluationError(f"{OPTION}: must be a number in mm or label=number, got {text!r}") from None
+    return by_label
+
+
+def _parser(module: str, description: str, slices: bool) -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog=f"python -m {module}",
+        description=description,
+        epilog=_EPILOG.format(module=module),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    add = parser.add_argument
+    add("--predictions", type=Path, required=True, metavar="DIR", help="<case>.nii.gz, or <case>.npz and <case>.pkl")
+    add("--references", type=Path, required=True, metavar="DIR", help="<case>.nii.gz")
+    add("--output", type=Path, required=True, metavar="DIR", help="folder for metrics.csv and summary.json")
+    add("--dataset-json", type=Path, metavar="FILE", help="label names and regions (default: found beside the data)")
+    add("--labels", nargs="+", metavar="LABEL", help="values, names or regions like 1+2 (default: all)")
+    add(
+        OPTION,
+        nargs="+",
+        default=[f"{DEFAULT_TOLERANCE_MM:g}"],
+        metavar="MM",
+        help="tolerance of the surface Dice in mm, or LABEL=MM for one label (default: 2)",
+    )
+    add("--source", choices=SOURCES, default="auto", help="what to score (default: label files, else npz)")
+    add("--include-background", action="store_true", help="score label 0 too")
+    add("--require-all", action="store_true", help="exit with 1 if a reference has no prediction")
+    add("--workers", type=int, default=default_workers(), metavar="N", help="processes (default: %(default)s)")
+    if slices:
+        add("--axis", type=int, default=0, choices=(0, 1, 2), help="array axis (z, y, x) to cut along (default: 0, z)")
+    return parser
+
+
+def _report(evaluation: Evaluation, *, require_all: bool) -> None:
+    print(format_table(evaluation.summary))
+    print(f"\n{evaluation.metrics_path}\n{evaluation.summary_path}")
+    for warning in evaluation.summary["warnings"]:
+        print(f"warning: {warning}", file=sys.stderr)
+    if evaluation.unpredicted:
+        listed = ", ".join(evaluation.unpredicted[:10]) + (", ..." if len(evaluation.unpredicted) > 10 else "")
+        kind = "error" if require_all else "note"
+        print(f"{kind}: {len(evaluation.unpredicted)} references without a prediction: {listed}", file=sys.stderr)
+    for failure in evaluation.failures:
+        print(f"error: case {failure.case} not scored: {failure.message}", file=sys.stderr)

@@ -1,0 +1,77 @@
+"""What each number means, in words that go into summary.json."""
+
+from collections.abc import Iterable
+
+_SURFACE = (
+    "voxel border: mask minus its 6-neighbour erosion (4-neighbour in 2D), voxels at the image edge included; "
+    "Euclidean distance between voxel centres in mm"
+)
+_METRICS = {
+    "dice": "2 TP / (2 TP + FP + FN)",
+    "iou": "TP / (TP + FP + FN)",
+    "precision": "TP / (TP + FP)",
+    "sensitivity": "TP / (TP + FN)",
+    "specificity": "TN / (TN + FP); TN counts every voxel of the image that is in neither mask",
+    "vs": "volumetric similarity, 1 - |FN - FP| / (2 TP + FP + FN)",
+    "voe": "volumetric overlap error, 1 - IoU",
+    "hd_mm": "Hausdorff distance: the larger of the two directed maxima of the surface distance",
+    "hd95_mm": "the larger of the two directed 95th percentiles of the surface distance, linearly interpolated",
+    "assd_mm": "average symmetric surface distance: mean over the border voxels of both surfaces together",
+    "masd_mm": "mean average surface distance: mean of the two directed means",
+}
+_NSD = (
+    "normalised surface distance: share of the area (in 2D length) of both surfaces that lies within the tolerance "
+    "in the name; surfaces on the dual grid, area-weighted, after Nikolov et al. 2018"
+)
+_POLICY = {
+    "overlap": "counted in one int64 confusion matrix; labels that form a region are united first",
+    "surface": _SURFACE,
+    "label_in_neither": "every metric nan, counted in n_na",
+    "label_in_one_only": (
+        "dice, iou, vs, nsd 0; voe 1; distances inf; ratios with denominator 0 nan: precision if nothing was "
+        "predicted, sensitivity if there is nothing to find"
+    ),
+    "ignore_label": "voxels with dataset.json's ignore label in the reference are left out of every metric",
+    "geometry": "spacing from the reference; voxel corners of both files coincide within 1 % of the smallest spacing",
+    "mean, std, median": "of the finite values; std with n - 1; null where there are too few values",
+    "mean_inf_as_diagonal": "mean with each inf replaced by the length of the image's diagonal; nan left out",
+    "n": "number of finite values",
+    "n_na": "number of nan values",
+    "n_missed": "number of images whose reference holds the label and whose prediction doesn't",
+    "n_spurious": "number of images whose prediction holds the label and whose reference doesn't",
+    "foreground_mean": (
+        "mean over the labels other than 0 in each image or case, then over these; n and n_na count images or cases, "
+        "n_missed and n_spurious are sums over labels"
+    ),
+}
+_SLICES = {
+    "image": "one slice; slices are cut along array axis `axis` of (z, y, x)",
+    "pooled_over_slices": "each slice of each case is one value; slices without the label in either mask are n_na",
+    "mean_of_cases": "each case is one value, the mean over its slices with a finite value; n counts cases",
+}
+
+
+def is_distance(metric: str) -> bool:
+    """Return whether a metric is a distance in mm: without bound, inf if one mask is empty.
+
+    Args:
+        metric: Name of the metric.
+
+    Returns:
+        True for distances.
+    """
+    return metric.endswith("_mm")
+
+
+def describe(metrics: Iterable[str], *, slices: bool) -> dict[str, str]:
+    """Return the definition of each metric and of each statistic.
+
+    Args:
+        metrics: Names of the metrics used.
+        slices: Whether slices were scored instead of whole images.
+
+    Returns:
+        Definitions by name.
+    """
+    used = {metric: _NSD if metric.startswith("nsd_") else _METRICS[metric] for metric in metrics}
+    return used | _POLICY | (_SLICES if slices else {"image": "the whole file, in 3D or 2D as it is"})

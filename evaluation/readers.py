@@ -1,0 +1,88 @@
+"""Label maps from image files."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import nibabel as nib
+import numpy as np
+
+from .errors import CaseError
+from .geometry import Geometry, geometry_from_nifti, geometry_from_sitk
+from .label_map import as_label_map
+
+NIFTI_ENDINGS = (".nii.gz", ".nii")
+LABEL_ENDINGS = (NIFTI_ENDINGS, (".mha",), (".nrrd",), (".png",), (".bmp",), (".tif", ".tiff"))
+"""Endings of label files, by format; a folder's label files are those of the first format that it holds."""
+
+_UNPLACED_ENDINGS = (".png", ".bmp", ".tif", ".tiff")
+
+
+@dataclass(frozen=True)
+class LabelImage:
+    """A label map and its grid.
+
+    Attributes:
+        array: Integers >= 0, shape (D, H, W) or (H, W).
+        geometry: Where the voxels lie.
+        path: File that it was read from.
+    """
+
+    array: np.ndarray
+    geometry: Geometry
+    path: Path
+
+    def without_first_axis(self) -> "LabelImage":
+        """Return the only slice of a volume of shape (1, H, W)."""
+        return LabelImage(self.array[0], self.geometry.without_first_axis(), self.path)
+
+
+def read_label_image(path: Path) -> LabelImage:
+    """Read a label file: NIfTI, MetaImage, NRRD, PNG, BMP or TIFF.
+
+    Args:
+        path: The file; floating point values are accepted if they are integers.
+
+    Returns:
+        Its labels, axes in the order (z, y, x), as nnU-Net has them.
+
+    Raises:
+        CaseError: If it can't be read or holds no label map; names the file.
+    """
+    try:
+        is_nifti = path.name.endswith(NIFTI_ENDINGS)
+        array, geometry = _read_nifti(path) if is_nifti else _read_with_sitk(path)
+        return LabelImage(as_label_map(array, str(path)), geometry, path)
+    except CaseError:
+        raise
+    except ValueError as error:
+        raise CaseError(str(error) if str(path) in str(error) else f"{path}: {error}") from error
+    except Exception as error:  # nibabel, SimpleITK, gzip and zlib each have errors of their own
+        message = str(error).strip().splitlines()
+        reason = f"{type(error).__name__}: {message[-1] if message else 'no details'}"
+        raise CaseError(f"{path}: can't be read: {reason}; the file is missing or damaged") from error
+
+
+def _read_nifti(path: Path) -> tuple[np.ndarray, Geometry]:
+    image: Any = nib.load(path)
+    header = image.header
+    array = np.asanyarray(image.dataobj)
+    while array.ndim > 3 and array.shape[-1] == 1:
+        array = array[..., 0]
+    if array.ndim not in (2, 3):
+        raise CaseError(f"{path}: a label map must have 2 or 3 axes, got shape {array.shape}; save one volume a file")
+    declared = [affine for affine, code in (header.get_sform(coded=True), header.get_qform(coded=True)) if code > 0]
+    return array.T, geometry_from_nifti(array.shape[::-1], declared, header.get_zooms())
+
+
+def _read_with_sitk(path: Path) -> tuple[np.ndarray, Geometry]:
+    import SimpleITK as sitk  # noqa: N813 - imported late because NIfTI doesn't need it
+
+    image = sitk.ReadImage(str(path))
+    if image.GetNumberOfComponentsPerPixel() > 1:
+        n_components = image.GetNumberOfComponentsPerPixel()
+        raise CaseError(f"{path}: labels must be one integer a pixel, got {n_components} colours; convert it to labels")
+    array = sitk.GetArrayFromImage(image)
+    if path.suffix in _UNPLACED_ENDINGS:
+        return array, Geometry(array.shape, (1.0,) * array.ndim)
+    return array, geometry_from_sitk(array.shape, image.GetSpacing(), image.GetOrigin(), image.GetDirection())
