@@ -1,0 +1,145 @@
+"""Which networks an option can name, and what each says of itself.
+
+A network class may say, beside what `nnunet_ext.networks` asks of it:
+
+* `training_defaults`: dictionary of options that train it well under nnU-Net, such as its learning rate;
+* `default_options(patch_size)`: static method, options of the network that fit a patch size.
+* `deep_supervision_scales`: for a network with the option `deep_supervision`, the size of each of its outputs
+  relative to its input, finest first, such as `[[1, 1], [0.5, 0.5]]`.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar
+
+import torch
+
+from .errors import OptionError
+from .networks import NetworkInfo, available, build_network
+
+PLANNED = "planned"
+
+
+class PlannedNetwork:
+    """The U-Net that nnU-Net planned for the configuration."""
+
+    training_defaults: ClassVar[dict[str, Any]] = {"deep_supervision": True, "save_every": 10}
+    deep_supervision_scales = None  # nnU-Net computes them from the plans
+
+
+def network_choices() -> dict[str, NetworkInfo]:
+    """Return what the option `network` takes, by key: the project's networks and nnU-Net's own."""
+    own = NetworkInfo(PLANNED, PlannedNetwork.__name__, __name__, (2, 3), PlannedNetwork.__doc__ or "")
+    return {**available(), PLANNED: own}
+
+
+def network_class(key: str) -> type:
+    """Return the class of a network.
+
+    Raises:
+        OptionError: If there is no such network, or its module is broken.
+    """
+    choices = network_choices()
+    if key not in choices:
+        raise OptionError(f"option network must be one of {', '.join(choices)}, got {key!r}")
+    try:
+        return choices[key].load()
+    except ImportError as error:
+        raise OptionError(str(error)) from error
+
+
+def keys_for(spatial_dims: int) -> list[str]:
+    """Return the networks for 2D or 3D configurations."""
+    return [key for key, info in network_choices().items() if spatial_dims in info.spatial_dims]
+
+
+def training_defaults(key: str) -> Mapping[str, Any]:
+    """Return the training options that suit a network, where they differ from nnU-Net's own."""
+    return getattr(network_class(key), "training_defaults", {})
+
+
+def has_deep_supervision(key: str) -> bool:
+    """Return whether a network can return coarser outputs too."""
+    return hasattr(network_class(key), "deep_supervision_scales")
+
+
+def option_defaults(key: str) -> dict[str, Any]:
+    """Return the options of a network with their defaults, as its constructor declares them."""
+    network_class(key)
+    options = network_choices()[key].options()
+    # deep_supervision is set by the training option of the same name
+    return {n: list(v) if isinstance(v, tuple) else v for n, v in options.items() if n != "deep_supervision"}
+
+
+def complete_options(key: str, given: Mapping[str, Any], patch_size: Sequence[int]) -> dict[str, Any]:
+    """Return all options of a network: given ones, else those that fit the patch size, else the defaults.
+
+    Args:
+        key: Key of the network.
+        given: Some options; the value `auto` stands for one not given.
+        patch_size: Size of the patches, in pixels.
+
+    Raises:
+        OptionError: If an option is unknown or of the wrong type.
+    """
+    defaults = option_defaults(key)
+    unknown = sorted(set(given) - set(defaults))
+    if unknown:
+        allowed = ", ".join(f"network.{name}" for name in defaults) or "none"
+        raise OptionError(f"network {key} has no option {', '.join(unknown)}; its options: {allowed}")
+    fit = getattr(network_class(key), "default_options", None)
+    fitting = fit(tuple(patch_size)) if fit is not None else {}
+    chosen = {name: value for name, value in given.items() if value != "auto"}
+    return {name: _typed(key, name, value, defaults[name]) for name, value in {**defaults, **fitting, **chosen}.items()}
+
+
+def _typed(key: str, name: str, value: Any, default: Any) -> Any:
+    """Return a value in the type of the default; only the kinds of JSON are told apart, the network checks the rest."""
+    if isinstance(value, tuple):
+        value = list(value)
+    if isinstance(default, float) and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    if default is not None and type(value) is not type(default):
+        kind = {bool: "true or false", list: "a comma-separated list"}.get(type(default), type(default).__name__)
+        raise OptionError(f"option network.{name} of {key} must be {kind}, got {value!r}")
+    return value
+
+
+def check_network(key: str, options: Mapping[str, Any], spatial_dims: int) -> None:
+    """Build the network without memory for its weights, so that it judges its options.
+
+    Raises:
+        OptionError: If the network refuses its options.
+    """
+    if key == PLANNED:
+        return
+    try:
+        with torch.device("meta"):
+            build(key, 1, 2, spatial_dims, options)
+    except (ValueError, TypeError) as error:
+        raise OptionError(f"network {key}: {error}") from error
+    except (RuntimeError, NotImplementedError):
+        return  # some constructors compute with their weights, which meta tensors can't; the training will tell
+
+
+def build(
+    key: str,
+    in_channels: int,
+    num_classes: int,
+    spatial_dims: int,
+    options: Mapping[str, Any],
+    deep_supervision: bool = False,
+) -> torch.nn.Module:
+    """Build one of the project's own networks from options in the form of JSON.
+
+    Args:
+        key: Key of the network, other than `planned`.
+        in_channels: Channels of the input.
+        num_classes: Channels of the output.
+        spatial_dims: 2 or 3.
+        options: Complete options of the network.
+        deep_supervision: Whether the network shall return its coarser outputs too.
+    """
+    values = {name: tuple(value) if isinstance(value, list) else value for name, value in options.items()}
+    if deep_supervision:
+        values["deep_supervision"] = True
+    return build_network(key, in_channels, num_classes, spatial_dims=spatial_dims, **values)

@@ -1,0 +1,73 @@
+"""The text of `python -m nnunet_ext list`: networks, trainers and options, one line each."""
+
+import ast
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+from .network_choice import PLANNED, network_choices, option_defaults
+from .options import PLANS_KEYS, Rule, option_default, option_fields
+from .training.losses import LOSSES
+from .training.optimizers import OPTIMIZERS, TIED_OPTIONS
+from .training.schedules import SCHEDULES
+
+
+def overview() -> str:
+    """Return what can be named in `configure` and `nnUNetv2_train -tr`, as text."""
+    tables = {
+        "Networks (network=)": _networks(),
+        "Trainers (nnUNetv2_train -tr)": trainers(Path(__file__).parent / "trainers"),
+        "Options (configure --set)": _options(),
+        "Optimisers (optimizer=)": ((key, choice.help) for key, choice in OPTIMIZERS.items()),
+        "Schedules (schedule=)": ((key, choice.help) for key, choice in SCHEDULES.items()),
+        "Losses (loss=)": ((key, choice.help) for key, choice in LOSSES.items()),
+    }
+    return "\n\n".join(f"{title}\n{_table(rows)}" for title, rows in tables.items())
+
+
+def trainers(folder: Path) -> Iterator[tuple[str, str]]:
+    """Yield name and one line of each trainer, read from the sources: a broken trainer hides no other.
+
+    Args:
+        folder: Folder of trainer files, each with a class of the file's name.
+    """
+    for path in sorted(folder.glob("[!_]*.py")):
+        try:
+            tree = ast.parse(path.read_text(encoding="utf-8"))
+        except SyntaxError as error:
+            yield path.stem, f"broken: {error}"
+            continue
+        classes = [node for node in tree.body if isinstance(node, ast.ClassDef) and node.name == path.stem]
+        docstring = ast.get_docstring(classes[0]) if classes else f"broken: no class {path.stem} in {path}"
+        yield path.stem, (docstring or "").partition("\n")[0]
+
+
+def _networks() -> Iterator[tuple[str, str]]:
+    for key, info in network_choices().items():
+        dims = " and ".join(f"{dim}D" for dim in info.spatial_dims)
+        yield key, f"broken: {info.error}" if info.error else f"{info.summary} ({dims})"
+        if info.error or key == PLANNED:
+            continue
+        try:
+            options = option_defaults(key)
+        except ValueError as error:
+            yield "", f"broken: {error}"
+            continue
+        for name, value in options.items():
+            yield f"  network.{name}", f"default {value if value is not None else 'none'}"
+
+
+def _options() -> Iterator[tuple[str, str]]:
+    for name, spec in option_fields().items():
+        rule: Rule = spec.metadata["rule"]
+        default = option_default(name)
+        shown = (
+            {None: "as planned" if name in PLANS_KEYS else "none"}.get(default, default) if default != {} else "auto"
+        )
+        depends = ", else by network and optimiser" if name in TIED_OPTIONS else ""
+        yield name, f"{rule.help}: {rule.describe()} [{str(shown).lower()}{depends}]"
+
+
+def _table(rows: Iterable[tuple[str, str]]) -> str:
+    rows = list(rows)
+    width = max(len(name) for name, _ in rows)
+    return "\n".join(f"  {name:<{width}}  {text}".rstrip() for name, text in rows)

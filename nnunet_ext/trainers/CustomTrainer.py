@@ -1,0 +1,197 @@
+"""The nnU-Net trainer whose network and hyper-parameters stand in the plans."""
+
+import random
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+from nnunetv2.training.loss.deep_supervision import DeepSupervisionWrapper
+from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
+from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager, PlansManager
+from torch import nn
+from torch._dynamo import OptimizedModule
+
+from ..atomic import atomic_path
+from ..errors import OptionError
+from ..network_choice import PLANNED, build, network_class
+from ..plans import SECTION, saved_options, with_section
+from ..recipe import differences, from_section
+from ..training.losses import LOSSES, LossSetting
+from ..training.optimizers import OPTIMIZERS
+from ..training.schedules import SCHEDULES, EpochSchedule
+
+_CUDA = torch.device("cuda")
+
+
+class CustomTrainer(nnUNetTrainer):
+    """Train the network of the plans' `nnunet_ext` section, as `python -m nnunet_ext configure` writes it.
+
+    A configuration without a section gets the defaults. A named trainer is a subclass with a `preset`: options that
+    replace the defaults, but not what a configuration says. Either way the plans that are saved beside the weights
+    carry the complete section, because prediction knows nothing else.
+
+    Args:
+        plans: Content of the plans file.
+        configuration: Name of the configuration.
+        fold: Number of the fold, or "all".
+        dataset_json: Content of `dataset.json`.
+        device: Where to train.
+
+    Raises:
+        OptionError: If an option is unknown or not allowed, or contradicts the preset.
+    """
+
+    preset: ClassVar[Mapping[str, Any]] = {}
+
+    def __init__(
+        self, plans: dict, configuration: str, fold: int, dataset_json: dict, device: torch.device = _CUDA
+    ) -> None:
+        super().__init__(with_section(plans, configuration, self.preset), configuration, fold, dataset_json, device)
+        self.continued = self.logger.resume
+        self.options = _options_of(self.configuration_manager)
+        self.initial_lr = self.options.learning_rate
+        self.weight_decay = self.options.weight_decay
+        self.oversample_foreground_percent = self.options.oversample_foreground
+        self.num_iterations_per_epoch = self.options.iterations_per_epoch
+        self.num_val_iterations_per_epoch = self.options.val_iterations_per_epoch
+        self.num_epochs = self.options.epochs
+        self.enable_deep_supervision = self.options.deep_supervision
+        self.save_every = self.options.save_every
+
+    @staticmethod
+    def build_network_architecture(
+        plans_manager: PlansManager,
+        configuration_manager: ConfigurationManager,
+        num_input_channels: int,
+        num_output_channels: int,
+        enable_deep_supervision: bool = True,
+    ) -> nn.Module:
+        """Build the network from the plans alone, for training and for prediction.
+
+        Args:
+            plans_manager: The plans.
+            configuration_manager: The configuration, with or without a section.
+            num_input_channels: Channels of the input.
+            num_output_channels: Channels of the logits.
+            enable_deep_supervision: Whether the network shall return its coarser outputs too.
+        """
+        options = _options_of(configuration_manager)
+        if options.network == PLANNED:
+            return nnUNetTrainer.build_network_architecture(
+                plans_manager, configuration_manager, num_input_channels, num_output_channels, enable_deep_supervision
+            )
+        return build(
+            options.network,
+            num_input_channels,
+            num_output_channels,
+            len(configuration_manager.patch_size),
+            options.network_options,
+            deep_supervision=enable_deep_supervision and options.deep_supervision,
+        )
+
+    def initialize(self) -> None:
+        """Build network, optimiser and loss; print the options."""
+        if not self.was_initialized and self.options.seed is not None:
+            random.seed(self.options.seed)
+            np.random.seed(self.options.seed)
+            torch.manual_seed(self.options.seed)
+        super().initialize()
+        settings = {**self.options.section(), "batch_size": self.batch_size}
+        self.print_to_log_file("Options:", ", ".join(f"{name}={value}" for name, value in settings.items()))
+
+    def configure_optimizers(self) -> tuple[torch.optim.Optimizer, EpochSchedule]:
+        """Return the optimiser of all trainable parameters, and the schedule of its learning rate."""
+        options = self.options
+        parameters = [parameter for parameter in self.network.parameters() if parameter.requires_grad]
+        optimizer = OPTIMIZERS[options.optimizer].build(
+            parameters, options.learning_rate, options.weight_decay, options.momentum
+        )
+        if options.gradient_clip < 12:
+            # nnU-Net's train_step clips at 12 (after unscaling) and then steps: the smaller clip goes in between.
+            def clip(*_: Any) -> None:
+                nn.utils.clip_grad_norm_(parameters, options.gradient_clip)
+
+            optimizer.register_step_pre_hook(clip)
+        schedule = SCHEDULES[options.schedule].factor
+        return optimizer, EpochSchedule(optimizer, schedule, options.epochs, options.warmup_epochs)
+
+    def _build_loss(self) -> nn.Module:
+        setting = LossSetting(
+            has_regions=self.label_manager.has_regions,
+            ignore_label=self.label_manager.ignore_label,
+            batch_dice=self.configuration_manager.batch_dice,
+            ddp=self.is_ddp,
+        )
+        loss: Any = LOSSES[self.options.loss].build(setting)
+        if self._do_i_compile() and hasattr(loss, "dc"):
+            loss.dc = torch.compile(loss.dc)
+        scales = self._get_deep_supervision_scales()
+        if scales is None:
+            return loss
+        weights = 0.5 ** np.arange(len(scales))
+        if len(scales) > 1:
+            # nnU-Net leaves the coarsest output out; DDP without compile needs every parameter in the loss.
+            weights[-1] = 1e-6 if self.is_ddp and not self._do_i_compile() else 0
+        return DeepSupervisionWrapper(loss, weights / weights.sum())
+
+    def _get_deep_supervision_scales(self) -> list[list[float]] | None:
+        own = getattr(network_class(self.options.network), "deep_supervision_scales", None)
+        return own if own and self.enable_deep_supervision else super()._get_deep_supervision_scales()
+
+    def set_deep_supervision_enabled(self, enabled: bool) -> None:
+        """Switch the network's coarser outputs on or off, if it was trained with any."""
+        if not self.enable_deep_supervision:
+            return
+        if self.options.network == PLANNED:
+            super().set_deep_supervision_enabled(enabled)
+            return
+        network = self.network.module if self.is_ddp else self.network
+        network = network._orig_mod if isinstance(network, OptimizedModule) else network
+        network.deep_supervision = enabled
+
+    def configure_rotation_dummyDA_mirroring_and_inital_patch_size(self) -> tuple:  # noqa: N802
+        """Return nnU-Net's augmentation settings, without mirroring if the options say so."""
+        rotation, dummy_2d, initial_patch_size, mirror_axes = (
+            super().configure_rotation_dummyDA_mirroring_and_inital_patch_size()
+        )
+        if not self.options.mirror:
+            mirror_axes = self.inference_allowed_mirroring_axes = None
+        return rotation, dummy_2d, initial_patch_size, mirror_axes
+
+    def on_train_start(self) -> None:
+        """Prepare the training as nnU-Net does; refuse to mix models of different options in one folder."""
+        self._refuse_other_options(of_other_folds=not self.continued)
+        super().on_train_start()
+
+    def load_checkpoint(self, filename_or_checkpoint: dict | str) -> None:
+        """Load a checkpoint, after a check that it was trained with these options."""
+        self._refuse_other_options(of_other_folds=False)
+        super().load_checkpoint(filename_or_checkpoint)
+
+    def save_checkpoint(self, filename: str) -> None:
+        """Write a checkpoint so that a killed run leaves the previous one, not half of a new one."""
+        with atomic_path(filename) as temporary:
+            super().save_checkpoint(str(temporary))
+
+    def _refuse_other_options(self, of_other_folds: bool) -> None:
+        """Refuse options that differ from those beside the weights: prediction would use them for all folds."""
+        if self.output_folder_base is None:
+            return
+        folder = Path(self.output_folder_base)
+        checkpoints = [path for path in folder.glob("fold_*/checkpoint_*.pth")]
+        if of_other_folds:
+            checkpoints = [path for path in checkpoints if path.parent.name != f"fold_{self.fold}"]
+        saved = saved_options(folder, self.configuration_name) if checkpoints else None
+        changed = differences(saved, self.options) if saved is not None else []
+        if changed:
+            raise OptionError(
+                f"{folder} holds models trained with other options ({'; '.join(changed)}); "
+                "delete the folder, or train a configuration of another name"
+            )
+
+
+def _options_of(configuration_manager: ConfigurationManager) -> Any:
+    section = configuration_manager.configuration.get(SECTION, {})
+    return from_section(section, configuration_manager.patch_size)

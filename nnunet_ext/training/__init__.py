@@ -1,0 +1,1 @@
+"""What the options of `CustomTrainer` choose from: optimisers, learning-rate schedules and losses, a table each."""

@@ -1,0 +1,60 @@
+"""The losses that `loss=` takes. A new one is one more entry of `LOSSES`.
+
+Builders import nnU-Net when called, so that reading the table costs nothing.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from torch import nn
+
+
+@dataclass(frozen=True)
+class LossSetting:
+    """What a loss must know of the data and the run.
+
+    Args:
+        has_regions: Whether the classes are overlapping regions (sigmoid) instead of exclusive labels (softmax).
+        ignore_label: The label that marks pixels without annotation, None if there is none.
+        batch_dice: Whether Dice is taken over the batch as a whole, as the plans say.
+        ddp: Whether several processes train together.
+    """
+
+    has_regions: bool
+    ignore_label: int | None
+    batch_dice: bool
+    ddp: bool
+
+
+@dataclass(frozen=True)
+class LossChoice:
+    """One loss: `build(setting)` returns a module called as `loss(logits, target)`; and one line of help."""
+
+    build: Callable[[LossSetting], nn.Module]
+    help: str
+
+
+def _dice_and_cross_entropy(setting: LossSetting, dice_weight: float, entropy_weight: float) -> nn.Module:
+    """Return nnU-Net's compound loss: it knows regions, the ignore label and DDP."""
+    from nnunetv2.training.loss.compound_losses import DC_and_BCE_loss, DC_and_CE_loss
+    from nnunetv2.training.loss.dice import MemoryEfficientSoftDiceLoss
+
+    dice = {
+        "batch_dice": setting.batch_dice,
+        "do_bg": setting.has_regions,
+        "smooth": 1e-5,
+        "ddp": setting.ddp,
+    }
+    weights = {"weight_ce": entropy_weight, "weight_dice": dice_weight, "dice_class": MemoryEfficientSoftDiceLoss}
+    if setting.has_regions:
+        return DC_and_BCE_loss({}, dice, use_ignore_label=setting.ignore_label is not None, **weights)
+    return DC_and_CE_loss(dice, {}, ignore_label=setting.ignore_label, **weights)
+
+
+LOSSES: dict[str, LossChoice] = {
+    "dice_ce": LossChoice(
+        lambda setting: _dice_and_cross_entropy(setting, 1, 1), "soft Dice + cross-entropy, nnU-Net's own"
+    ),
+    "ce": LossChoice(lambda setting: _dice_and_cross_entropy(setting, 0, 1), "cross-entropy alone"),
+    "dice": LossChoice(lambda setting: _dice_and_cross_entropy(setting, 1, 0), "soft Dice alone"),
+}
