@@ -1,6 +1,7 @@
 """What bundle configurations name by `_target_`: handlers, prediction writer, option check."""
 
 from .command_line import guard_command_line
+from .distributed import distribute, join_process_group
 from .gradient_clip import GradientClip
 from .inference_dataset import InferenceDataset
 from .inferers import ResizedSliceInferer
@@ -31,8 +32,10 @@ __all__ = [
     "TrainingState",
     "ValidationReport",
     "better",
+    "distribute",
     "find_checkpoint",
     "guard_command_line",
+    "join_process_group",
     "prepare_data",
     "read_model_card",
     "write_prediction",

@@ -56,18 +56,20 @@ class InferenceDataset(IterableDataset):
         self.cases = list_cases(Path(images_dir), card.file_ending, card.num_channels)
         self.failures: dict[str, str] = {}
         self.geometries: dict[str, Geometry] = {}
+        self._yielded: set[str] = set()
         self._claim_output(Path(checkpoint))
+        if skipped := len(self.cases) - len(self.pending()):
+            logger.info(f"{skipped} of {len(self.cases)} cases are predicted already in {self.output_dir}; skipped")
 
     def pending(self) -> list[Case]:
-        """Return the cases that still lack a prediction."""
-        return [case for case in self.cases.values() if self.overwrite or not self._finished(case)]
+        """Return the cases that still lack a prediction; each is offered once in the life of this object."""
+        candidates = [case for case in self.cases.values() if case.name not in self._yielded]
+        return [case for case in candidates if self.overwrite or not self._finished(case)]
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
         """Yield "image" (C, D, H, W), float32, and "case" of each usable pending case."""
-        pending = self.pending()
-        if skipped := len(self.cases) - len(pending):
-            logger.info(f"{skipped} of {len(self.cases)} cases are predicted already in {self.output_dir}; skipped")
-        for case in pending:
+        for case in self.pending():
+            self._yielded.add(case.name)
             try:
                 yield self._load(case)
             except DatasetError as error:

@@ -5,6 +5,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..data.folds import fold_cases
+from ..data.geometry import Geometry
+from ..data.image_io import read_geometry
 from ..data.label_map import LabelMap
 from ..data.preprocessing import Preprocessing, fit_preprocessing
 from ..data.raw_dataset import RawDataset, open_dataset
@@ -44,6 +46,14 @@ class TrainingData:
     def num_outputs(self) -> int:
         """Number of network outputs."""
         return self.dataset.label_map.num_outputs
+
+    def geometry_of(self, case: str) -> Geometry:
+        """Read the grid of a case's image from its header.
+
+        Args:
+            case: Name of a labelled case.
+        """
+        return read_geometry(self.dataset.training_cases()[case].images[0])
 
 
 def prepare_data(
