@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 _ALLOWED = {
-    "builtins": {"set", "frozenset", "complex", "slice", "range"},
+    "builtins": {"bytes", "set", "frozenset", "complex", "slice", "range"},
     "collections": {"OrderedDict"},
     "numpy": {"ndarray", "dtype"},
     "numpy._core.multiarray": {"_reconstruct", "scalar"},

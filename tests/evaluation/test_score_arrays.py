@@ -1,0 +1,123 @@
+"""The functional interface `evaluation.score`."""
+
+import pickle
+
+import numpy as np
+import pytest
+
+from evaluation import Scores, score
+
+
+def test_binary_input_has_one_label_whose_metrics_are_attributes(cube):
+    scored = score(cube(10), cube(10, shift=1), spacing_mm=(1, 1, 1))
+    assert list(scored) == [1]
+    assert scored.dice == scored[1].dice == pytest.approx(0.9)
+    assert scored.nsd_2mm == scored[1].nsd[2.0]
+
+
+def test_labels_default_to_all_non_zero_values():
+    scores = score(np.array([[1, 5, 0]]), np.array([[1, 0, 7]]), (1, 1))
+    assert list(scores) == [1, 5, 7]
+    assert scores[5].is_missed and not scores[5].is_spurious
+    assert scores[7].is_spurious and not scores[7].is_missed
+
+
+def test_attribute_of_several_labels_says_to_choose_one():
+    scores = score(np.array([[1, 2]]), np.array([[1, 2]]), (1, 1))
+    with pytest.raises(AttributeError, match=r"dice: these are scores of 2 labels \(1, 2\)"):
+        scores.dice  # noqa: B018
+    with pytest.raises(AttributeError, match="no 'dcie'"):
+        scores[1].dcie  # noqa: B018
+
+
+def test_metrics_have_the_names_of_the_table_in_its_order(cube):
+    names = list(score(cube(4), cube(4), (1, 1, 1), nsd_tolerance_mm=1.5)[1].metrics())
+    expected = "dice iou precision sensitivity specificity vs voe hd_mm hd95_mm assd_mm masd_mm nsd_1.5mm"
+    assert names == expected.split()
+
+
+def test_several_tolerances_share_one_score(cube):
+    scored = score(cube(10), cube(10, shift=2), (1, 1, 1), nsd_tolerance_mm=(1, 2, 3))
+    assert scored.nsd_1mm < scored.nsd_2mm == scored.nsd_3mm == 1
+
+
+def test_tolerance_by_label_leaves_other_labels_at_2_mm():
+    label_map = np.array([[1, 1, 2, 2]])
+    scores = score(label_map, label_map, (1, 1), nsd_tolerance_mm={2: 0.5})
+    assert (scores[1].nsd, scores[2].nsd) == ({2.0: 1}, {0.5: 1})
+
+
+def test_scores_survive_pickling(cube):
+    scores = score(cube(4), cube(4, shift=1), (1, 1, 1))
+    assert dict(pickle.loads(pickle.dumps(scores))) == dict(scores)
+
+
+@pytest.mark.parametrize("dtype", [bool, np.uint8, np.int16, np.uint16, np.int32, np.int64, np.uint64, np.float32])
+def test_label_type_changes_nothing(cube, dtype):
+    reference, prediction = cube(8), cube(8, shift=2)
+    expected = score(reference, prediction, (1, 2, 3))[1]
+    assert score(reference.astype(dtype), prediction.astype(dtype), (1, 2, 3))[1] == expected
+
+
+def test_memory_order_changes_nothing(blobs):
+    reference, prediction = blobs(2, (12, 14, 16))
+    expected = dict(score(reference, prediction, (1, 2, 3)))
+    assert dict(score(np.asfortranarray(reference), prediction[:, :, ::-1][:, :, ::-1], (1, 2, 3))) == expected
+
+
+def test_large_label_values_score_like_small_ones(cube):
+    reference, prediction = cube(8).astype(np.int32), cube(8, shift=2).astype(np.int32)
+    expected = score(reference, prediction, (1, 1, 1))[1]
+    scores = score(reference * 2_000_000_000, prediction * 2_000_000_000, (1, 1, 1))
+    assert list(scores) == [2_000_000_000]
+    assert scores[2_000_000_000] == expected
+    assert np.isnan(score(reference * 70_000, prediction * 70_000, (1, 1, 1), labels=[3])[3].dice)
+
+
+def test_background_is_scored_when_asked(cube):
+    reference, prediction = cube(8), cube(8, shift=2)
+    scores = score(reference, prediction, (1, 1, 1), labels=[0, 1])
+    inverted = score(~reference, ~prediction, (1, 1, 1))
+    assert scores[0] == inverted[1]
+
+
+def test_ignored_voxels_are_left_out():
+    reference = np.array([[1, 1, 0, 0, 9, 9]])
+    prediction = np.array([[1, 1, 0, 0, 1, 0]])
+    scored = score(reference, prediction, (1, 1), labels=[0, 1], ignore_label=9)
+    assert scored[1].dice == 1 and scored[1].hd_mm == 0
+    assert scored[1].counts.true_negatives == 2
+    assert scored[0].counts.reference_voxels == 2
+
+
+@pytest.mark.parametrize(
+    ("reference", "prediction", "spacing", "message"),
+    [
+        (np.zeros((2, 3)), np.zeros((3, 2)), (1, 1), r"one shape, got \(2, 3\) and \(3, 2\)"),
+        (np.zeros(3), np.zeros(3), (1,), r"must be \(D, H, W\) or \(H, W\), got shape \(3,\)"),
+        (np.zeros((2, 3)), np.zeros((2, 3)), (1, 1, 1), "spacing_mm must be 2 numbers > 0"),
+        (np.zeros((2, 3)), np.zeros((2, 3)), (1, 0), "spacing_mm must be 2 numbers > 0"),
+        (np.full((2, 3), 0.5), np.zeros((2, 3)), (1, 1), "reference: label values must be integers, got 0.5"),
+        (np.zeros((2, 3)), np.full((2, 3), np.nan), (1, 1), "prediction: label values must be integers, got nan"),
+        (np.zeros((2, 3)), np.full((2, 3), np.inf), (1, 1), "prediction: label values must be integers, got inf"),
+        (np.zeros((2, 3), int), np.full((2, 3), -1), (1, 1), "prediction: label values must be in"),
+        (np.zeros((2, 0)), np.zeros((2, 0)), (1, 1), "at least one voxel"),
+        (np.array([["a"]]), np.zeros((1, 1)), (1, 1), "reference: labels must be integers"),
+    ],
+)
+def test_bad_input_is_refused_with_what_is_needed(reference, prediction, spacing, message):
+    with pytest.raises(ValueError, match=message):
+        score(reference, prediction, spacing)
+
+
+@pytest.mark.parametrize("labels", [[-1], [()], [(1, 1)], [1.5]])
+def test_bad_labels_are_refused(labels):
+    with pytest.raises(ValueError, match="a label must be an integer >= 0"):
+        score(np.zeros((2, 2)), np.zeros((2, 2)), (1, 1), labels=labels)
+
+
+def test_nothing_in_either_map_is_not_applicable_not_a_crash():
+    empty = np.zeros((4, 4, 4), bool)
+    scored = score(empty, empty, (1, 1, 1))
+    assert isinstance(scored, Scores)
+    assert all(np.isnan(value) for value in scored[1].metrics().values())

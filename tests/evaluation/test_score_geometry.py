@@ -1,0 +1,104 @@
+"""Geometry: what counts as the same grid, and what doesn't."""
+
+import nibabel as nib
+import numpy as np
+import pytest
+
+
+@pytest.fixture
+def box():
+    mask = np.zeros((6, 8, 10), np.uint8)
+    mask[1:3, 2:5, 3:7] = 1
+    return mask
+
+
+def write(workspace, box, **prediction_geometry):
+    workspace.nifti(workspace.references / "case.nii.gz", box, spacing=(2, 1, 0.5))
+    geometry = {"spacing": (2, 1, 0.5), **prediction_geometry}
+    workspace.nifti(workspace.predictions / "case.nii.gz", box, **geometry)
+
+
+def assert_refused(run, workspace, needed):
+    assert run.code == 1
+    (failure,) = run.summary["failures"]
+    assert failure["case"] == "case"
+    for text in (workspace.predictions / "case.nii.gz", workspace.references / "case.nii.gz", needed, "resample"):
+        assert str(text) in failure["message"]
+    assert failure["message"] in run.err
+
+
+def test_spacing_comes_from_the_header_in_array_order(workspace, box):
+    shifted = np.roll(box, 1, axis=0)
+    workspace.pair(box, shifted, spacing=(2.5, 1, 0.5))
+    assert workspace.run().value("hd_mm") == pytest.approx(2.5)
+    shifted = np.roll(box, 1, axis=2)
+    workspace.pair(box, shifted, spacing=(2.5, 1, 0.5))
+    assert workspace.run().value("hd_mm") == pytest.approx(0.5)
+
+
+def test_shift_below_1_percent_of_the_smallest_spacing_is_ignored(workspace, box):
+    write(workspace, box, origin=(0.0049, 0, 0))
+    run = workspace.run()
+    assert run.code == 0
+    assert run.value("dice") == 1
+
+
+def test_shift_above_1_percent_of_the_smallest_spacing_is_refused(workspace, box):
+    write(workspace, box, origin=(0.0051, 0, 0))
+    assert_refused(workspace.run(), workspace, "0.0051 mm apart, at most 0.005 mm")
+
+
+def test_small_spacing_error_adds_up_over_the_image(workspace, box):
+    # 0.1 % of 2 mm is 0.002 mm a voxel, but 0.011 mm at the far corner (5.5 voxels)
+    write(workspace, box, spacing=(2.002, 1, 0.5))
+    assert_refused(workspace.run(), workspace, "0.011 mm apart")
+
+
+def test_other_shape_is_refused(workspace, box):
+    workspace.nifti(workspace.references / "case.nii.gz", box)
+    workspace.nifti(workspace.predictions / "case.nii.gz", box[:5])
+    assert_refused(workspace.run(), workspace, "shape (5, 8, 10) against (6, 8, 10)")
+
+
+def test_flipped_axis_is_refused(workspace, box):
+    workspace.nifti(workspace.references / "case.nii.gz", box)
+    image = nib.load(workspace.references / "case.nii.gz")
+    nib.save(nib.Nifti1Image(np.asarray(image.dataobj), np.diag([-1, 1, 1, 1])), workspace.predictions / "case.nii.gz")
+    assert_refused(workspace.run(), workspace, "mm apart")
+
+
+def test_case_with_another_grid_leaves_the_others_scored(workspace, box):
+    write(workspace, box, origin=(5, 0, 0))
+    workspace.pair(box, box, case="good")
+    run = workspace.run()
+    assert run.code == 1
+    assert {row["case"] for row in run.rows} == {"good"}
+    assert run.summary["n_cases"] == 1
+
+
+def test_oblique_grid_gives_the_same_distances(workspace, box):
+    turn = np.array([[np.cos(0.3), -np.sin(0.3), 0], [np.sin(0.3), np.cos(0.3), 0], [0, 0, 1]])
+    affine = np.eye(4)
+    affine[:3, :3] = turn @ np.diag([0.5, 1, 2])
+    affine[:3, 3] = (10, -20, 30)
+    for folder, mask in ((workspace.references, box), (workspace.predictions, np.roll(box, 2, axis=1))):
+        nib.save(nib.Nifti1Image(mask.T, affine), folder / "case.nii.gz")
+    assert workspace.run().value("hd_mm") == pytest.approx(2 * 1.0, rel=1e-6)
+
+
+def test_file_that_does_not_say_where_it_lies_is_compared_by_spacing(workspace, box):
+    write(workspace, box, origin=(7, 7, 7))
+    path = workspace.references / "case.nii.gz"
+    image = nib.Nifti1Image(box.T, None)
+    image.header.set_zooms((0.5, 1, 2))
+    nib.save(image, path)
+    assert workspace.run().value("dice") == 1
+    image.header.set_zooms((0.6, 1, 2))
+    nib.save(image, path)
+    assert_refused(workspace.run(), workspace, "spacing (2, 1, 0.5) mm against (2, 1, 0.6) mm")
+
+
+def test_real_grids_of_two_organs_are_refused(workspace, real_data):
+    for folder, name in ((workspace.predictions, "ts_heart"), (workspace.references, "ts_pulmonary_artery")):
+        (folder / "case.nii.gz").write_bytes((real_data / "bad_inputs" / f"{name}.nii.gz").read_bytes())
+    assert_refused(workspace.run(), workspace, "shape (191, 167, 233) against (112, 102, 122)")

@@ -1,0 +1,49 @@
+"""Several processes: same result, light, and robust against one that dies."""
+
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from evaluation.parallel import run_tasks
+
+
+def square_or_die(task):
+    if task == 3:
+        os._exit(9)
+    return task * task
+
+
+def lost(task):
+    return f"lost {task}"
+
+
+def test_parallel_equals_serial(workspace, blobs):
+    for seed in range(5):
+        reference, prediction = blobs(seed, (12, 14, 16))
+        workspace.pair(reference.astype(np.uint8) * (seed % 2 + 1), prediction, case=f"case_{seed}")
+    workspace.nifti(workspace.predictions / "orphan.nii.gz", prediction)
+    serial = workspace.run("--workers", "1", output=workspace.root / "serial")
+    parallel = workspace.run("--workers", "2", output=workspace.root / "parallel")
+    assert serial.code == parallel.code == 1
+    files = ("metrics.csv", "summary.json")
+    for name in files:
+        assert (workspace.root / "serial" / name).read_bytes() == (workspace.root / "parallel" / name).read_bytes()
+
+
+def test_task_whose_process_dies_takes_no_other_with_it():
+    results = dict(run_tasks(square_or_die, range(5), workers=2, when_worker_dies=lost))
+    assert results == {i: "lost 3" if i == 3 else i * i for i in range(5)}
+
+
+def test_serial_tasks_stay_in_this_process():
+    assert list(run_tasks(lambda task: task + 1, [1, 2], workers=1, when_worker_dies=lost)) == [(0, 2), (1, 3)]
+
+
+@pytest.mark.parametrize("module", ["evaluation.test3d"])
+def test_evaluation_imports_neither_torch_nor_monai(module):
+    code = f"import sys, {module}; print([n for n in ('torch', 'monai', 'nnunetv2', 'SimpleITK') if n in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
