@@ -6,6 +6,7 @@ import signal
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
 from typing import TypeVar
 
 Task = TypeVar("Task")
@@ -47,22 +48,18 @@ def run_tasks(
     waiting = list(range(len(tasks)))[::-1]
     while waiting:
         in_flight: dict[Future[Result], int] = {}
-        pool = _pool(workers)
-        try:
-            while waiting or in_flight:
-                while waiting and len(in_flight) < 2 * workers:
-                    index = waiting.pop()
-                    in_flight[pool.submit(function, tasks[index])] = index
-                for future in wait(in_flight, return_when=FIRST_COMPLETED).done:
-                    result = future.result()
-                    yield in_flight.pop(future), result
-        except BrokenProcessPool:
-            suspects = sorted(in_flight.values())
-        else:
-            return
-        finally:
-            pool.shutdown(wait=True, cancel_futures=True)
-        for index in suspects:
+        with _pool(workers) as pool:
+            try:
+                while waiting or in_flight:
+                    while waiting and len(in_flight) < 2 * workers:
+                        index = waiting.pop()
+                        in_flight[_submit(pool, function, tasks[index])] = index
+                    for future in wait(in_flight, return_when=FIRST_COMPLETED).done:
+                        result = future.result()
+                        yield in_flight.pop(future), result
+            except BrokenProcessPool:
+                pass  # what was under way is run again below
+        for index in sorted(in_flight.values()):
             yield index, _run_alone(function, tasks[index], when_worker_dies)
 
 
@@ -70,14 +67,36 @@ def _run_alone(function: Callable[[Task], Result], task: Task, when_worker_dies:
     """Run a task that was under way when a process died, in a process of its own: it may be another's fault."""
     with _pool(1) as pool:
         try:
-            return pool.submit(function, task).result()
+            return _submit(pool, function, task).result()
         except BrokenProcessPool:
             return when_worker_dies(task)
 
 
-def _pool(workers: int) -> ProcessPoolExecutor:
+@contextmanager
+def _pool(workers: int) -> Iterator[ProcessPoolExecutor]:
+    """Make a pool whose processes end at once when the block is left by an exception, Ctrl-C above all."""
+    others = set(multiprocessing.active_children())
     context = multiprocessing.get_context("spawn")
-    return ProcessPoolExecutor(workers, mp_context=context, initializer=_leave_interrupts_to_parent)
+    pool = ProcessPoolExecutor(workers, mp_context=context, initializer=_leave_interrupts_to_parent)
+    try:
+        yield pool
+    except BaseException:
+        for process in set(multiprocessing.active_children()) - others:
+            process.terminate()
+        raise
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _submit(pool: ProcessPoolExecutor, function: Callable[[Task], Result], task: Task) -> Future[Result]:
+    """Submit a task, which may start a process: one that inherits SIGINT blocked, so that it dies without a word."""
+    if not hasattr(signal, "pthread_sigmask"):
+        return pool.submit(function, task)
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        return pool.submit(function, task)
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _leave_interrupts_to_parent() -> None:

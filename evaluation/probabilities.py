@@ -1,7 +1,9 @@
 """Label maps from the npz files that hold a network's probabilities or logits."""
 
+import math
 import zipfile
 from collections.abc import Iterator
+from itertools import product
 from pathlib import Path
 from typing import IO
 
@@ -14,13 +16,18 @@ from .pickles import load_plain_pickle
 
 ARRAY_NAMES = ("probabilities", "logits")
 
+Block = tuple[int, slice, np.ndarray]
+"""A channel, some of its rows along the next axis, and the values there."""
+
+_BLOCK_VOXELS = 1 << 22
+
 
 def read_npz(path: Path, array_name: str | None, dataset: DatasetLabels | None) -> tuple[np.ndarray, Geometry, str]:
     """Read the label map that a prediction's probabilities or logits amount to.
 
     Without regions it is the channel with the largest value. With regions each channel is thresholded (probability
-    0.5, logit 0) and painted in the order of `regions_class_order`, as nnU-Net does. Channels are read one after the
-    other: no more than two of them are in memory.
+    0.5, logit 0) and painted in the order of `regions_class_order`, as nnU-Net does. The array is read in blocks: no
+    more than one channel of it is in memory.
 
     Args:
         path: File with an array (K, D, H, W) or (K, H, W), its geometry in a .pkl file of the same name.
@@ -37,13 +44,13 @@ def read_npz(path: Path, array_name: str | None, dataset: DatasetLabels | None) 
         with zipfile.ZipFile(path) as archive:
             name = _array_name(path, archive, array_name)
             with archive.open(f"{name}.npy") as stream:
-                shape, channels = _open_array(stream)
+                shape, blocks = _open_array(stream)
                 if len(shape) not in (3, 4):
                     raise CaseError(f"{path}: {name} must be (K, D, H, W) or (K, H, W), got shape {shape}")
                 _check_channels(path, name, shape[0], dataset)
                 regions = dataset.regions_class_order if dataset and dataset.has_regions else None
                 threshold = 0.5 if name == "probabilities" else 0.0
-                label_map = _largest(channels) if regions is None else _painted(channels, regions, threshold)
+                label_map = _largest(shape, blocks) if regions is None else _painted(shape, blocks, regions, threshold)
     except CaseError:
         raise
     except Exception as error:  # zip, zlib and the npy header each have errors of their own
@@ -117,8 +124,8 @@ def _check_channels(path: Path, name: str, n_channels: int, dataset: DatasetLabe
         )
 
 
-def _open_array(stream: IO[bytes]) -> tuple[tuple[int, ...], Iterator[np.ndarray]]:
-    """Return the shape of a .npy stream and an iterator over its channels."""
+def _open_array(stream: IO[bytes]) -> tuple[tuple[int, ...], Iterator[Block]]:
+    """Return the shape of a .npy stream and an iterator over its blocks."""
     version = np.lib.format.read_magic(stream)
     read_header = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
     shape, fortran_order, dtype = read_header(stream)
@@ -127,48 +134,47 @@ def _open_array(stream: IO[bytes]) -> tuple[tuple[int, ...], Iterator[np.ndarray
     if 0 in shape:
         raise ValueError(f"the array must not be empty, got shape {shape}")
     if fortran_order:
-        whole = np.frombuffer(_read_exactly(stream, int(np.prod(shape)) * dtype.itemsize), dtype)
-        return shape, iter(whole.reshape(shape, order="F"))
-    return shape, _channels(stream, shape, dtype)
+        whole = _read_exactly(stream, shape[::-1], dtype).T
+        return shape, ((channel, slice(None), whole[channel]) for channel in range(shape[0]))
+    return shape, _blocks(stream, shape, dtype)
 
 
-def _channels(stream: IO[bytes], shape: tuple[int, ...], dtype: np.dtype) -> Iterator[np.ndarray]:
-    n_bytes = int(np.prod(shape[1:])) * dtype.itemsize
-    for _ in range(shape[0]):
-        yield np.frombuffer(_read_exactly(stream, n_bytes), dtype).reshape(shape[1:])
+def _blocks(stream: IO[bytes], shape: tuple[int, ...], dtype: np.dtype) -> Iterator[Block]:
+    n_rows = max(1, _BLOCK_VOXELS // math.prod(shape[2:]))
+    for channel, start in product(range(shape[0]), range(0, shape[1], n_rows)):
+        rows = slice(start, min(start + n_rows, shape[1]))
+        yield channel, rows, _read_exactly(stream, (rows.stop - rows.start, *shape[2:]), dtype)
     stream.read(1)  # reaches the end, where the checksum is compared
 
 
-def _read_exactly(stream: IO[bytes], n_bytes: int) -> bytes:
+def _read_exactly(stream: IO[bytes], shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
+    n_bytes = math.prod(shape) * dtype.itemsize
     data = stream.read(n_bytes)
     if len(data) < n_bytes:
         raise EOFError(f"the array is cut short, {n_bytes - len(data)} bytes are missing")
-    return data
-
-
-def _largest(channels: Iterator[np.ndarray]) -> np.ndarray:
-    best = _finite(next(channels)).copy()
-    label_map = np.zeros(best.shape, dtype=np.uint8)
-    for value, channel in enumerate(channels, start=1):
-        if value == 256:
-            label_map = label_map.astype(np.int32)
-        larger = _finite(channel) > best
-        label_map[larger] = value
-        np.copyto(best, channel, where=larger)
-    return label_map
-
-
-def _painted(channels: Iterator[np.ndarray], order: tuple[int, ...], threshold: float) -> np.ndarray:
-    label_map: np.ndarray | None = None
-    for value, channel in zip(order, channels, strict=True):
-        if label_map is None:
-            label_map = np.zeros(channel.shape, dtype=np.uint8 if max(order) < 256 else np.int32)
-        label_map[_finite(channel) > threshold] = value
-    assert label_map is not None, "an array has at least one channel"
-    return label_map
-
-
-def _finite(channel: np.ndarray) -> np.ndarray:
-    if np.isnan(channel).any():
+    values = np.frombuffer(data, dtype).reshape(shape)
+    if np.isnan(values).any():
         raise ValueError("it holds nan")
-    return channel
+    return values
+
+
+def _largest(shape: tuple[int, ...], blocks: Iterator[Block]) -> np.ndarray:
+    label_map = np.zeros(shape[1:], dtype=np.uint8 if shape[0] <= 256 else np.int32)
+    best: np.ndarray | None = None
+    for channel, rows, block in blocks:
+        if best is None:
+            best = np.empty(shape[1:], dtype=block.dtype)
+        if channel == 0:
+            best[rows] = block
+        else:
+            larger = block > best[rows]
+            label_map[rows][larger] = channel
+            np.copyto(best[rows], block, where=larger)
+    return label_map
+
+
+def _painted(shape: tuple[int, ...], blocks: Iterator[Block], order: tuple[int, ...], threshold: float) -> np.ndarray:
+    label_map = np.zeros(shape[1:], dtype=np.uint8 if max(order) < 256 else np.int32)
+    for channel, rows, block in blocks:
+        label_map[rows][block > threshold] = order[channel]
+    return label_map

@@ -121,3 +121,11 @@ def test_nothing_in_either_map_is_not_applicable_not_a_crash():
     scored = score(empty, empty, (1, 1, 1))
     assert isinstance(scored, Scores)
     assert all(np.isnan(value) for value in scored[1].metrics().values())
+
+
+def test_example_in_the_docstring_runs():
+    import doctest
+
+    from evaluation import scoring
+
+    assert doctest.testmod(scoring).failed == 0
