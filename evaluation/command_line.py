@@ -1,6 +1,7 @@
 """What `python -m evaluation.test3d` and `python -m evaluation.test2d` have in common."""
 
 import argparse
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -62,7 +63,11 @@ def run(module: str, description: str, argv: Sequence[str] | None, *, slices: bo
     except KeyboardInterrupt:
         print("interrupted: no result was written", file=sys.stderr)
         return EXIT_INTERRUPTED
-    _report(evaluation, require_all=options.require_all)
+    try:
+        _report(evaluation, require_all=options.require_all)
+        sys.stdout.flush()
+    except BrokenPipeError:  # the reader, `head` perhaps, has seen enough; Python would complain again when it exits
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     return EXIT_OK if evaluation.complete else EXIT_INCOMPLETE
 
 
