@@ -13,7 +13,7 @@ from torch.utils.data import IterableDataset
 from ..atomic import write_json
 from ..data.geometry import Geometry, to_canonical
 from ..data.image_io import read_channels
-from ..data.raw_dataset import Case, list_cases
+from ..data.raw_dataset import Case, find_cases
 from ..errors import DatasetError, UserError
 from .model_card import ModelCard
 
@@ -53,8 +53,7 @@ class InferenceDataset(IterableDataset):
         self.output_dir = Path(output_dir)
         self.wanted = {name for name, on in (("probabilities", save_probabilities), ("logits", save_logits)) if on}
         self.overwrite = overwrite
-        self.cases = list_cases(Path(images_dir), card.file_ending, card.num_channels)
-        self.failures: dict[str, str] = {}
+        self.cases, self.failures = find_cases(Path(images_dir), card.file_ending, card.num_channels)
         self.geometries: dict[str, Geometry] = {}
         self._yielded: set[str] = set()
         self._claim_output(Path(checkpoint))
@@ -84,7 +83,7 @@ class InferenceDataset(IterableDataset):
         """
         if self.failures:
             listed = "\n  ".join(f"{name}: {reason}" for name, reason in self.failures.items())
-            done = len(self.cases) - len(self.failures)
+            done = len(self.cases.keys() - self.failures.keys())
             raise UserError(f"{len(self.failures)} case(s) failed, {done} predicted in {self.output_dir}:\n  {listed}")
 
     def _load(self, case: Case) -> dict[str, Any]:

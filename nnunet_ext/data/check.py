@@ -9,7 +9,7 @@ from tqdm import tqdm
 
 from ..errors import DatasetError
 from .image_io import read_channels, read_label
-from .raw_dataset import Case, RawDataset, list_cases, open_dataset
+from .raw_dataset import Case, RawDataset, find_cases, open_dataset
 
 
 @dataclass(frozen=True)
@@ -64,11 +64,17 @@ def check_case(case: Case, dataset: RawDataset) -> list[Problem]:
         Its problems: unreadable files, different grids, label values that are not declared, an empty label.
     """
     assert case.label is not None
+    problems = []
     try:
         _, geometry = read_channels(list(case.images))
+    except DatasetError as error:
+        problems.append(Problem(case.images[0], str(error)))
+    try:
         label, label_geometry = read_label(case.label)
     except DatasetError as error:
-        return [Problem(case.images[0], str(error))]
+        problems.append(Problem(case.label, str(error)))
+    if problems:
+        return problems
     return list(_label_problems(case, label, geometry.difference(label_geometry), dataset))
 
 
@@ -109,19 +115,16 @@ def _label_problems(case: Case, label: np.ndarray, difference: str | None, datas
 
 
 def _pair_files(dataset: RawDataset, problems: list[Problem]) -> dict[str, Case]:
-    images: dict[str, Case] = {}
-    try:
-        images = list_cases(dataset.root / "imagesTr", dataset.file_ending, dataset.num_channels)
-    except DatasetError as error:
-        problems.append(Problem(dataset.root / "imagesTr", str(error)))
+    folder = dataset.root / "imagesTr"
+    images, incomplete = find_cases(folder, dataset.file_ending, dataset.num_channels)
+    problems.extend(Problem(folder / name, message) for name, message in incomplete.items())
     labels = {path.name.removesuffix(dataset.file_ending): path for path in _label_files(dataset)}
     for name in sorted(images.keys() - labels.keys()):
         problems.append(
             Problem(images[name].images[0], "image without a label; add the label or move the image to imagesTs")
         )
-    if images:
-        for name in sorted(labels.keys() - images.keys()):
-            problems.append(Problem(labels[name], "label without an image; add the image or remove the label"))
+    for name in sorted(labels.keys() - images.keys() - incomplete.keys()):
+        problems.append(Problem(labels[name], "label without an image; add the image or remove the label"))
     both = sorted(images.keys() & labels.keys())
     return {name: Case(name, images[name].images, labels[name]) for name in both}
 

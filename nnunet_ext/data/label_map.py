@@ -1,5 +1,6 @@
 """How label values become network outputs, and network outputs label values."""
 
+import itertools
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -39,25 +40,26 @@ class LabelMap:
         Source:
             nnU-Net, documentation/dataset_format.md and region_based_training.md.
         """
+        if not isinstance(description["labels"], dict):
+            raise DatasetError(f"{file}: labels must map names to values, got {description['labels']}")
         labels = dict(description["labels"])
         if labels.pop("background", None) != 0:
             raise DatasetError(f'{file}: labels must contain "background": 0, got {description["labels"]}')
         if "ignore" in labels:
             raise DatasetError(f"{file}: ignore labels are not supported by the bundles; train with nnU-Net instead")
-        try:
-            values = tuple(tuple(int(v) for v in (val if isinstance(val, list) else [val])) for val in labels.values())
-        except (TypeError, ValueError) as error:
-            raise DatasetError(f"{file}: label values must be integers, got {labels}") from error
+        values = tuple(tuple(value) if isinstance(value, list) else (value,) for value in labels.values())
+        if not all(type(value) is int for value in itertools.chain(*values)):
+            raise DatasetError(f"{file}: label values must be integers, got {labels}")
         regions = any(isinstance(value, list) for value in labels.values())
-        order = tuple(description["regions_class_order"]) if regions and "regions_class_order" in description else None
-        if regions and (order is None or len(order) != len(labels)):
+        order = description.get("regions_class_order") if regions else None
+        if regions and (not isinstance(order, list) or len(order) != len(labels)):
             raise DatasetError(f"{file}: regions need regions_class_order with {len(labels)} values, got {order}")
         if not regions and sorted(v[0] for v in values) != list(range(1, len(values) + 1)):
             raise DatasetError(f"{file}: label values must be consecutive from 1 on, got {labels}")
         if not values:
             raise DatasetError(f"{file}: need at least one foreground label")
         pairs = sorted(zip(values, labels, strict=True)) if not regions else list(zip(values, labels, strict=True))
-        return cls(tuple(name for _, name in pairs), tuple(v for v, _ in pairs), order)
+        return cls(tuple(name for _, name in pairs), tuple(v for v, _ in pairs), tuple(order) if order else None)
 
     @property
     def has_regions(self) -> bool:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import DatasetError
+from .image_io import NATURAL_IMAGE_ENDINGS
 from .label_map import LabelMap
 
 
@@ -86,10 +87,24 @@ class RawDataset:
         return labelled
 
     def _listed_cases(self) -> dict[str, Case]:
+        file, listed = self.root / "dataset.json", self.description["dataset"]
+        need = 'dataset must be {"<case>": {"images": [one file a channel], "label": file}}'
+        if not isinstance(listed, dict) or not listed:
+            raise DatasetError(f"{file}: {need}, got {listed}")
         cases = {}
-        for name, files in sorted(self.description["dataset"].items()):
-            images = tuple(self.root / os.path.expandvars(file) for file in files["images"])
-            cases[name] = Case(name, images, self.root / os.path.expandvars(files["label"]))
+        for name, files in sorted(listed.items()):
+            try:
+                images, label = files["images"], files["label"]
+            except (TypeError, KeyError) as error:
+                raise DatasetError(f"{file}: {need}, got {files} for case {name}") from error
+            if not isinstance(images, list) or not all(isinstance(path, str) for path in (*images, label)):
+                raise DatasetError(f"{file}: {need}, got {files} for case {name}")
+            if not _is_complete(list(range(len(images))), self.file_ending, self.num_channels):
+                raise DatasetError(
+                    f"{file}: case {name}: need {self.num_channels} images (channel_names), got {len(images)}"
+                )
+            paths = tuple(self.root / os.path.expandvars(path) for path in images)
+            cases[name] = Case(name, paths, self.root / os.path.expandvars(label))
         return cases
 
 
@@ -130,6 +145,8 @@ def read_dataset_json(file: Path) -> dict[str, Any]:
         description = json.loads(file.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise DatasetError(f"{file}: cannot be read as JSON ({error})") from error
+    if not isinstance(description, dict):
+        raise DatasetError(f"{file}: need a JSON object, got {description}")
     missing = [key for key in ("channel_names", "labels", "file_ending") if key not in description]
     if missing:
         hint = " (`modality` is the old name of `channel_names`)" if "modality" in description else ""
@@ -141,6 +158,8 @@ def read_dataset_json(file: Path) -> dict[str, Any]:
         numbers = []
     if not numbers or numbers != list(range(len(numbers))):
         raise DatasetError(f"{file}: channel_names must number the channels 0, 1, ..., got {channels}")
+    if not isinstance(description["file_ending"], str) or not description["file_ending"].startswith("."):
+        raise DatasetError(f'{file}: file_ending must be like ".nii.gz", got {description["file_ending"]!r}')
     LabelMap.from_dataset_json(description, file)
     return description
 
@@ -159,6 +178,26 @@ def list_cases(folder: Path, file_ending: str, num_channels: int) -> dict[str, C
     Raises:
         DatasetError: If the folder is missing or empty, or a case has too few or too many channels.
     """
+    cases, incomplete = find_cases(folder, file_ending, num_channels)
+    if incomplete:
+        raise DatasetError("\n  ".join(incomplete.values()))
+    return cases
+
+
+def find_cases(folder: Path, file_ending: str, num_channels: int) -> tuple[dict[str, Case], dict[str, str]]:
+    """List the images of a folder by case, those with missing channels apart.
+
+    Args:
+        folder: As for `list_cases`.
+        file_ending: As for `list_cases`.
+        num_channels: As for `list_cases`.
+
+    Returns:
+        Complete cases by name, sorted, without labels; and for each other case what is wrong with it.
+
+    Raises:
+        DatasetError: If the folder is missing or empty.
+    """
     if not folder.is_dir():
         raise DatasetError(f"{folder}: no such folder")
     pattern = re.compile(r"(?P<case>.+)_(?P<channel>\d{4})" + re.escape(file_ending))
@@ -169,12 +208,19 @@ def list_cases(folder: Path, file_ending: str, num_channels: int) -> dict[str, C
             found.setdefault(match["case"], {})[int(match["channel"])] = path
     if not found:
         raise DatasetError(f"{folder}: no file named <case>_0000{file_ending}; nnU-Net's raw layout needs this name")
-    cases = {}
+    cases, incomplete = {}, {}
     for name, channels in found.items():
-        if sorted(channels) != list(range(num_channels)):
+        if _is_complete(sorted(channels), file_ending, num_channels):
+            cases[name] = Case(name, tuple(path for _, path in sorted(channels.items())))
+        else:
             have = [f"{number:04d}" for number in sorted(channels)]
-            raise DatasetError(
+            incomplete[name] = (
                 f"{folder / name}: need channels 0000 to {num_channels - 1:04d} (channel_names), got {have}"
             )
-        cases[name] = Case(name, tuple(channels[number] for number in range(num_channels)))
-    return cases
+    return cases, incomplete
+
+
+def _is_complete(numbers: list[int], file_ending: str, num_channels: int) -> bool:
+    """Say whether the files of a case hold all channels; an RGB photograph holds three in one file."""
+    one_file = numbers == [0] and file_ending.lower() in NATURAL_IMAGE_ENDINGS
+    return one_file or numbers == list(range(num_channels))
