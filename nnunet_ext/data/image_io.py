@@ -1,8 +1,10 @@
-"""Read images and label maps with their geometry, and write label maps, through SimpleITK."""
+"""Read images and label maps with their geometry, and write label maps."""
 
 import os
+import zlib
 from pathlib import Path
 
+import nibabel as nib
 import numpy as np
 import SimpleITK as sitk  # noqa: N813
 
@@ -10,6 +12,7 @@ from ..atomic import atomic_path
 from ..errors import DatasetError
 from .geometry import Geometry
 
+NIFTI_ENDINGS = (".nii", ".nii.gz")
 NATURAL_IMAGE_ENDINGS = (".png", ".bmp", ".tif", ".tiff")
 """Photographs and microscopy: RGB is three channels here, and an error in medical formats."""
 
@@ -23,16 +26,8 @@ def read_geometry(path: str | os.PathLike) -> Geometry:
     Raises:
         DatasetError: If the header cannot be read, or the file holds no 2D or 3D scalar image.
     """
-    reader = sitk.ImageFileReader()
-    reader.SetFileName(str(path))
-    try:
-        reader.ReadImageInformation()
-    except RuntimeError as error:
-        raise _unreadable(path, error) from error
-    _check_pixel_type(path, reader.GetNumberOfComponents(), reader.GetDimension())
-    return Geometry(
-        tuple(reader.GetSize()), tuple(reader.GetSpacing()), tuple(reader.GetOrigin()), tuple(reader.GetDirection())
-    )
+    geometry, _ = _read_header(path)
+    return geometry
 
 
 def read_channels(paths: list[Path]) -> tuple[np.ndarray, Geometry]:
@@ -82,7 +77,7 @@ def read_label(path: str | os.PathLike) -> tuple[np.ndarray, Geometry]:
         raise DatasetError(f"{path}: a label map must have one component, got {len(array)} (RGB?)")
     label = array[0]
     if label.dtype.kind == "f":
-        rounded = np.rint(label)
+        rounded = np.where(np.isfinite(label), np.rint(label), 0)
         if not np.array_equal(rounded, label):
             odd = np.unique(label[rounded != label])[:5]
             raise DatasetError(
@@ -112,22 +107,43 @@ def write_label(path: str | os.PathLike, label_zyx: np.ndarray, geometry: Geomet
         sitk.WriteImage(image, str(temporary), useCompression=True)
 
 
-def _read(path: str | os.PathLike) -> tuple[np.ndarray, Geometry]:
+def _read_header(path: str | os.PathLike) -> tuple[Geometry, int]:
+    """Return the grid and the number of components of a file."""
     if not Path(path).is_file():
         raise DatasetError(f"{path}: no such file")
+    reader = sitk.ImageFileReader()
+    reader.SetFileName(str(path))
     try:
-        image = sitk.ReadImage(str(path))
+        reader.ReadImageInformation()
     except RuntimeError as error:
         raise _unreadable(path, error) from error
-    components = image.GetNumberOfComponentsPerPixel()
-    _check_pixel_type(path, components, image.GetDimension())
-    array = sitk.GetArrayFromImage(image)
-    # of RGBA, alpha carries no intensity
-    array = np.moveaxis(array, -1, 0)[:3] if components > 1 else array[None]
-    if image.GetDimension() == 2:
-        array = array[:, None]
-    geometry = Geometry(image.GetSize(), image.GetSpacing(), image.GetOrigin(), image.GetDirection())
-    return array, geometry
+    components = reader.GetNumberOfComponents()
+    _check_pixel_type(path, components, reader.GetDimension())
+    geometry = Geometry(
+        tuple(reader.GetSize()), tuple(reader.GetSpacing()), tuple(reader.GetOrigin()), tuple(reader.GetDirection())
+    )
+    return geometry, components
+
+
+def _read(path: str | os.PathLike) -> tuple[np.ndarray, Geometry]:
+    """Return components (C, Z, Y, X), Z = 1 for 2D files, and their grid."""
+    geometry, components = _read_header(path)
+    try:
+        if str(path).lower().endswith(NIFTI_ENDINGS):
+            array = _read_nifti(path, geometry.size)[None]
+        else:
+            array = sitk.GetArrayFromImage(sitk.ReadImage(str(path)))
+            # of RGBA, alpha carries no intensity
+            array = np.moveaxis(array, -1, 0)[:3] if components > 1 else array[None]
+    except (RuntimeError, OSError, EOFError, ValueError, zlib.error, nib.filebasedimages.ImageFileError) as error:
+        raise _unreadable(path, error) from error
+    return (array[:, None] if geometry.dimension == 2 else array), geometry
+
+
+def _read_nifti(path: str | os.PathLike, size: tuple[int, ...]) -> np.ndarray:
+    """Read voxels (Z, Y, X) with nibabel: SimpleITK fills up a truncated file with zeros and turns NaN into 0."""
+    array = np.asanyarray(nib.load(path).dataobj)  # type: ignore[attr-defined]
+    return array.reshape(size, order="F").T  # drops trailing axes of length 1
 
 
 def _check_pixel_type(path: str | os.PathLike, components: int, dimension: int) -> None:
