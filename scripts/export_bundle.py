@@ -1,0 +1,229 @@
+"""Pack a bundle of this repository into one zip file that works where this project is not installed."""
+
+import argparse
+import logging
+import sys
+import tempfile
+import zipfile
+from pathlib import Path
+from typing import Any
+
+from export_code import NeededCode, project_packages
+from export_configs import (
+    exported_paths,
+    named_objects,
+    read_configs,
+    rewrite_config,
+    rewrite_inference,
+    to_json,
+)
+
+from nnunet_ext.atomic import atomic_path
+from nnunet_ext.errors import UserError
+
+logger = logging.getLogger("export_bundle")
+
+ROOT = Path(__file__).resolve().parent.parent
+RANDOM_WARNING = "RANDOM WEIGHTS, not trained; predictions are meaningless."
+ZOO_LIMIT_MB = 25
+
+_USAGE = """
+
+## Using this copy
+
+The archive holds everything but the packages of `required_packages_version` in `configs/metadata.json`; the code lies
+in `{package}/`. From any folder, with `ROOT` the unzipped folder `{name}`:
+
+    python -m monai.bundle run --config_file ROOT/configs/inference.json --images_dir IMAGES --output_dir PREDICTIONS
+
+`IMAGES` holds `<case>_0000.nii.gz`, one file a channel. Without `--ckpt_dir` the weights are `ROOT/models/model.pt`;
+`"bundle_root": "."` stands for the folder of this copy, and `--bundle_root` names another one. Commands other than
+`run` have to be told where the code is:
+
+    export PYTHONPATH=ROOT
+    python -m monai.bundle verify_net_in_out --net_id network_def --config_file ROOT/configs/inference.json \\
+        --meta_file ROOT/configs/metadata.json
+    python -m monai.bundle ckpt_export --net_id network_def --config_file ROOT/configs/inference.json \\
+        --meta_file ROOT/configs/metadata.json --ckpt_file ROOT/models/model.pt --filepath model.ts
+"""
+
+
+def export_bundle(
+    bundle: str,
+    output: str | Path | None = None,
+    *,
+    checkpoint: str | Path | None = None,
+    random_init: bool = False,
+    name: str | None = None,
+    runs_dir: str | Path = "runs",
+    bundles_dir: str | Path = ROOT / "bundles",
+) -> Path:
+    """Write a bundle as a self-contained zip file in the layout of MONAI's model zoo.
+
+    The same input gives the same bytes.
+
+    Args:
+        bundle: Name of a folder of `bundles_dir`.
+        output: File to write; `<name>_v<version>.zip` if not given.
+        checkpoint: Weights with `plans.json` and `dataset.json` beside them; if not given, the bundle's
+            `models/model.pt`, else the newest best model below `runs_dir/<bundle>`.
+        random_init: Whether to take fresh weights instead, marked as such.
+        name: Name of the exported bundle, of its folder in the archive and (with `_bundle`) of its package; that of
+            the bundle if not given. Two bundles in one process need two names.
+        runs_dir: Folder of runs.
+        bundles_dir: Folder of bundles.
+
+    Returns:
+        The file.
+
+    Raises:
+        UserError: If the bundle, an option or the checkpoint cannot be used.
+    """
+    source, name, output = _check_arguments(bundle, output, checkpoint, random_init, name, Path(bundles_dir))
+    # torch and MONAI take seconds to import; a mistyped option needn't wait for them
+    from export_metadata import check_requirements, describe_model, read_metadata
+    from export_weights import choose_checkpoint, export_random_weights, export_weights
+
+    configs, metadata = read_configs(source), read_metadata(source)
+    code = _needed_code(configs)
+    check_requirements(metadata, code.third_party)
+    warning = RANDOM_WARNING if random_init else ""
+    with tempfile.TemporaryDirectory() as temporary:
+        staging = Path(temporary) / name
+        models_dir = staging / "models"
+        models_dir.mkdir(parents=True)
+        if random_init:
+            logger.warning(f"WARNING: {RANDOM_WARNING}")
+            card = export_random_weights(source, models_dir, metadata, _image_size(configs))
+        else:
+            chosen = Path(checkpoint) if checkpoint else choose_checkpoint(source, Path(runs_dir) / bundle)
+            logger.info(f"weights: {chosen}")
+            card = export_weights(source, models_dir, chosen)
+        _write_configs(staging, configs, describe_model(metadata, card, warning), bundle, warning)
+        _copy_documents(source, staging, warning)
+        code.copy(staging, f"{name}_bundle", name)
+        target = output or Path(f"{name}_v{metadata['version']}.zip")
+        _write_zip(staging, target)
+    return target
+
+
+def _check_arguments(
+    bundle: str,
+    output: str | Path | None,
+    checkpoint: str | Path | None,
+    random_init: bool,
+    name: str | None,
+    bundles_dir: Path,
+) -> tuple[Path, str, Path | None]:
+    known = sorted(path.parent.name for path in bundles_dir.glob("*/configs"))
+    if bundle not in known:
+        raise UserError(f"bundle must be one of {', '.join(known) or 'none'} (folders of {bundles_dir}), got {bundle}")
+    if checkpoint is not None and random_init:
+        raise UserError("need one of --checkpoint and --random-init, got both")
+    name = bundle if name is None else name
+    if not name.isidentifier():
+        raise UserError(f"name must consist of letters, digits and _, as it names a Python package, got {name!r}")
+    if output is not None and (Path(output).suffix != ".zip" or Path(output).is_dir()):
+        raise UserError(f"output must be a file that ends in .zip, got {output}")
+    return bundles_dir / bundle, name, None if output is None else Path(output)
+
+
+def _needed_code(configs: dict[str, dict[str, Any]]) -> NeededCode:
+    code = NeededCode(ROOT)
+    for file, config in configs.items():
+        for dotted in named_objects(config):
+            code.add(dotted, f"configs/{file}")
+    return code
+
+
+def _image_size(configs: dict[str, dict[str, Any]]) -> tuple[int, int]:
+    size = configs.get("train.json", {}).get("image_size")
+    if not (isinstance(size, list) and len(size) == 2 and all(isinstance(n, int) for n in size)):
+        raise UserError(f"configs/train.json: image_size must be [height, width] for --random-init, got {size!r}")
+    return size[0], size[1]
+
+
+def _write_configs(
+    staging: Path, configs: dict[str, dict[str, Any]], metadata: dict[str, Any], bundle: str, warning: str
+) -> None:
+    package, packages = f"{staging.name}_bundle", project_packages(ROOT)
+    folder = staging / "configs"
+    folder.mkdir()
+    rewritten = {
+        file: rewrite_config(config, bundle, package, packages, f"configs/{file}") for file, config in configs.items()
+    }
+    rewritten["inference.json"] = rewrite_inference(rewritten["inference.json"], package, warning)
+    for file, content in {**rewritten, "metadata.json": metadata}.items():
+        (folder / file).write_text(to_json(content) + "\n", encoding="utf-8")
+
+
+def _copy_documents(source: Path, staging: Path, warning: str) -> None:
+    """Copy licence, documents and other configuration files, and tell how the copy is used."""
+    files = [source / "LICENSE", *source.glob("large_files.y*ml"), *source.glob("docs/**/*")]
+    files += [path for path in source.glob("configs/*") if path.suffix != ".json"]
+    for path in sorted(path for path in files if path.is_file()):
+        target = staging / path.relative_to(source)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.write_bytes(path.read_bytes())
+    if not (staging / "LICENSE").is_file():
+        raise UserError(f"{source}: need a file LICENSE; a bundle without one must not be shared")
+    readme = staging / "docs" / "README.md"
+    readme.parent.mkdir(exist_ok=True)
+    text = readme.read_text(encoding="utf-8") if readme.is_file() else f"# {staging.name}\n"
+    usage = _USAGE.format(name=staging.name, package=f"{staging.name}_bundle")
+    text = exported_paths(text, source.name).rstrip() + usage
+    readme.write_text(f"**{warning}**\n\n{text}" if warning else text, encoding="utf-8")
+
+
+def _write_zip(staging: Path, target: Path) -> None:
+    """Write a folder as a zip file of sorted names and fixed times, atomically."""
+    with atomic_path(target) as temporary, zipfile.ZipFile(temporary, "w", zipfile.ZIP_DEFLATED) as archive:
+        for path in sorted(path for path in staging.rglob("*") if path.is_file()):
+            entry = zipfile.ZipInfo(path.relative_to(staging.parent).as_posix(), date_time=(1980, 1, 1, 0, 0, 0))
+            entry.external_attr = 0o100644 << 16
+            entry.compress_type = zipfile.ZIP_DEFLATED
+            content = path.read_bytes()
+            archive.writestr(entry, content)
+            if len(content) > ZOO_LIMIT_MB * 1_000_000:
+                logger.warning(
+                    f"WARNING: {entry.filename} has {len(content) / 1e6:.0f} MB; MONAI's model zoo takes at most "
+                    f"{ZOO_LIMIT_MB} MB a file and wants larger ones in large_files.yml"
+                )
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run the command line.
+
+    Args:
+        argv: Arguments; those of this process if not given.
+
+    Returns:
+        Exit code: 0, or 2 after an error.
+    """
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("bundle", help="folder below bundles/, such as enet")
+    parser.add_argument("--output", type=Path, help="zip file to write (default: <name>_v<version>.zip)")
+    weights = parser.add_mutually_exclusive_group()
+    weights.add_argument(
+        "--checkpoint",
+        type=Path,
+        metavar="FILE",
+        help="weights, with plans.json and dataset.json beside them "
+        "(default: the bundle's models/model.pt, else the newest model_best.pt below runs/<bundle>)",
+    )
+    weights.add_argument("--random-init", action="store_true", help="fresh weights, to try the format")
+    parser.add_argument("--name", help="name of the exported bundle and its package (default: that of the bundle)")
+    options = parser.parse_args(argv)
+    logging.basicConfig(format="%(message)s", stream=sys.stderr)
+    logger.setLevel(logging.INFO)
+    try:
+        file = export_bundle(**vars(options))
+    except (UserError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    print(f"{file} ({file.stat().st_size / 1e6:.1f} MB)")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
