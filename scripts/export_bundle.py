@@ -36,9 +36,9 @@ in `{package}/`. From any folder, with `ROOT` the unzipped folder `{name}`:
 
     python -m monai.bundle run --config_file ROOT/configs/inference.json --images_dir IMAGES --output_dir PREDICTIONS
 
-`IMAGES` holds `<case>_0000.nii.gz`, one file a channel. Without `--ckpt_dir` the weights are `ROOT/models/model.pt`;
-`"bundle_root": "."` stands for the folder of this copy, and `--bundle_root` names another one. Commands other than
-`run` have to be told where the code is:
+`IMAGES` holds `<case>_0000.nii.gz`, one file a channel. Here the default of `ckpt_dir` in `inference.json` is
+`ROOT/models/model.pt`, whatever runs lie around. `"bundle_root": "."` stands for the folder of this copy, from any
+working directory; `--bundle_root` names another one. Commands other than `run` have to be told where the code is:
 
     export PYTHONPATH=ROOT
     python -m monai.bundle verify_net_in_out --net_id network_def --config_file ROOT/configs/inference.json \\
