@@ -106,9 +106,11 @@ class NeededCode:
             if isinstance(statement, ast.ImportFrom) and statement.level:
                 self._add_relative(module, statement, where)
                 continue
-            plain = isinstance(statement, ast.Import)
-            names = [alias.name for alias in statement.names] if plain else [statement.module or ""]
-            for top in {name.partition(".")[0] for name in names}:
+            if isinstance(statement, ast.Import):
+                names = [alias.name for alias in statement.names]
+            else:
+                names = [statement.module or ""]
+            for top in sorted({name.partition(".")[0] for name in names}):
                 if top in self._packages:
                     raise UserError(f"{where}: modules of this project must be imported relatively, got {top}")
                 if not optional:
