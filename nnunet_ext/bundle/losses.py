@@ -1,8 +1,9 @@
-"""Training loss on label maps: MONAI's losses behind one encoding of labels and regions."""
+"""Training loss on label maps: Dice and cross-entropy of labels and of regions."""
 
 import torch
-from monai.losses import DiceCELoss
+from monai.losses import DiceLoss
 from torch import nn
+from torch.nn import functional as F
 
 from ..data.label_map import LabelMap
 
@@ -26,15 +27,11 @@ class SegmentationLoss(nn.Module):
     ) -> None:
         super().__init__()
         self.label_map = label_map
+        self.lambda_dice = lambda_dice
+        self.lambda_ce = lambda_ce
         regions = label_map.has_regions
-        self.loss = DiceCELoss(
-            include_background=regions,
-            sigmoid=regions,
-            softmax=not regions,
-            to_onehot_y=not regions,
-            batch=batch,
-            lambda_dice=lambda_dice,
-            lambda_ce=lambda_ce,
+        self.dice = DiceLoss(
+            include_background=regions, sigmoid=regions, softmax=not regions, to_onehot_y=not regions, batch=batch
         )
 
     def forward(self, logits: torch.Tensor, label: torch.Tensor) -> torch.Tensor:
@@ -47,5 +44,12 @@ class SegmentationLoss(nn.Module):
         Returns:
             Scalar; logits are taken as float32, because Dice sums overflow half precision.
         """
-        target = self.label_map.encode(label) if self.label_map.has_regions else label
-        return self.loss(logits.float(), target)
+        logits = logits.float()
+        # not MONAI's DiceCELoss: its cross-entropy is a softmax over the regions, although they overlap
+        if self.label_map.has_regions:
+            target = self.label_map.encode(label)
+            cross_entropy = F.binary_cross_entropy_with_logits(logits, target)
+        else:
+            target = label
+            cross_entropy = F.cross_entropy(logits, label[:, 0].long())
+        return self.lambda_dice * self.dice(logits, target) + self.lambda_ce * cross_entropy
