@@ -3,6 +3,7 @@
 import hashlib
 import json
 import logging
+import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -105,19 +106,21 @@ class InferenceDataset(IterableDataset):
         try:
             with np.load(self.output_dir / f"{case.name}.npz") as arrays:
                 return self.wanted <= set(arrays.files)
-        except (OSError, ValueError):
+        except (OSError, ValueError, EOFError, zipfile.BadZipFile):
             return False
 
     def _claim_output(self, checkpoint: Path) -> None:
         """Remember whose predictions the folder holds."""
         record = self.output_dir / "prediction.json"
         content = {"checkpoint_sha256": hashlib.sha256(checkpoint.read_bytes()).hexdigest()}
-        if record.is_file() and not self.overwrite:
-            found = json.loads(record.read_text(encoding="utf-8"))
-            if found.get("checkpoint_sha256") != content["checkpoint_sha256"]:
+        found = json.loads(record.read_text(encoding="utf-8")) if record.is_file() else content
+        if found.get("checkpoint_sha256") != content["checkpoint_sha256"]:
+            if not self.overwrite:
                 raise UserError(
                     f"output_dir: {self.output_dir} holds predictions of other weights ({found.get('checkpoint')}); "
                     "give another --output_dir, or --overwrite True"
                 )
+            for case in self.cases:  # a run that is interrupted and continued must not mix the two
+                (self.output_dir / (case + self.card.file_ending)).unlink(missing_ok=True)
         self.card.write(self.output_dir)
         write_json(record, {"checkpoint": str(checkpoint), **content})
