@@ -196,7 +196,10 @@ class TrainingState:
         if not self.resume:
             raise UserError(f"resume: {self.file} exists; give another --output_dir, or drop --resume False")
         content = self._read(engine.state.device)
-        _unwrap(self.network).load_state_dict(content["network"])
+        try:
+            _unwrap(self.network).load_state_dict(content["network"])
+        except RuntimeError as error:
+            raise UserError(f"{self.file} belongs to another network ({error}); give another --output_dir") from error
         self.optimizer.load_state_dict(content["optimizer"])
         self.scheduler.load_state_dict({**self.scheduler.state_dict(), **content["scheduler"]})
         if content["scaler"] is not None and engine.scaler is not None:
@@ -225,7 +228,8 @@ class TrainingState:
             content = torch.load(self.file, map_location=device, weights_only=True)
             saved = content["settings"]
         except Exception as error:  # torch raises many kinds for a damaged file
-            raise UserError(f"{self.file}: cannot be read ({error}); remove it to start anew") from error
+            reason = f"{type(error).__name__}; damaged, or not written by this training"
+            raise UserError(f"{self.file}: cannot be read ({reason}); remove it to start anew") from error
         changed = {key: (saved.get(key), value) for key, value in self.settings.items() if saved.get(key) != value}
         if changed:
             listed = ", ".join(f"{key}: {old} -> {new}" for key, (old, new) in changed.items())
