@@ -41,11 +41,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         command.add_arguments(subparser)
         subparser.set_defaults(run=command.run)
     parsed = parser.parse_args(arguments)
-    from .errors import UserError
-
     try:
         return parsed.run(parsed)
-    except (UserError, OSError) as error:
+    except (ValueError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
 
@@ -122,14 +120,8 @@ def _add_phantom_arguments(parser: argparse.ArgumentParser) -> None:
 def _run_phantom(parsed: argparse.Namespace) -> int:
     from .data.phantom import write_phantom
 
-    path = write_phantom(
-        parsed.dataset_dir,
-        num_training=parsed.num_training,
-        num_test=parsed.num_test,
-        shape=tuple(parsed.shape),
-        seed=parsed.seed,
-    )
-    print(path)
+    numbers = {"num_training": parsed.num_training, "num_test": parsed.num_test, "seed": parsed.seed}
+    print(write_phantom(parsed.dataset_dir, shape=tuple(parsed.shape), **numbers))
     return 0
 
 

@@ -172,6 +172,9 @@ class CustomTrainer(nnUNetTrainer):
 
     def save_checkpoint(self, filename: str) -> None:
         """Write a checkpoint so that a killed run leaves the previous one, not half of a new one."""
+        if self.local_rank != 0 or self.disable_checkpointing:
+            super().save_checkpoint(filename)
+            return
         with atomic_path(filename) as temporary:
             super().save_checkpoint(str(temporary))
 
