@@ -113,8 +113,9 @@ class LabelMap:
             return logits.argmax(dim=0).to(self._dtype())
         assert self.regions_class_order is not None
         label = torch.zeros(logits.shape[1:], dtype=self._dtype(), device=logits.device)
+        regions = self.probabilities(logits) > 0.5  # not logits > 0: the sigmoid of a tiny logit rounds to 0.5
         for channel, value in enumerate(self.regions_class_order):
-            label[logits[channel] > 0] = value
+            label[regions[channel]] = value
         return label
 
     def _dtype(self) -> torch.dtype:

@@ -55,6 +55,13 @@ def test_decoding_matches_nnunet(description):
     assert torch.allclose(ours.probabilities(logits), theirs.apply_inference_nonlin(logits))
 
 
+def test_labels_agree_with_saved_region_probabilities_at_the_threshold():
+    labels = label_map(BRATS)
+    logits = torch.tensor([[1e-9], [-1.0], [-1.0]])
+    assert not (labels.probabilities(logits) > 0.5).any()
+    assert labels.decode(logits).tolist() == [0]
+
+
 def test_exclusive_probabilities_sum_to_one():
     logits = torch.randn(3, 4, 5)
     assert torch.allclose(label_map(EXCLUSIVE).probabilities(logits).sum(0), torch.ones(4, 5))
