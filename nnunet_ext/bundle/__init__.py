@@ -7,6 +7,7 @@ from .inference_dataset import InferenceDataset
 from .inferers import ResizedSliceInferer
 from .losses import SegmentationLoss
 from .model_card import ModelCard, find_checkpoint, read_model_card
+from .next_steps import prediction_command, scoring_command
 from .panels import PredictionPanels
 from .postprocessing import DecodePredictiond
 from .prediction_writer import PredictionWriter, write_prediction
@@ -36,7 +37,9 @@ __all__ = [
     "find_checkpoint",
     "guard_command_line",
     "join_process_group",
+    "prediction_command",
     "prepare_data",
     "read_model_card",
+    "scoring_command",
     "write_prediction",
 ]

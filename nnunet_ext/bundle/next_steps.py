@@ -1,0 +1,36 @@
+"""Commands that people type after a run, to be printed at its end."""
+
+import os
+import shlex
+from pathlib import Path
+
+
+def prediction_command(config_file: str, ckpt_dir: str | os.PathLike, dataset_dir: str | os.PathLike) -> str:
+    """Return the command that predicts with a trained model.
+
+    Args:
+        config_file: The bundle's `inference.json`.
+        ckpt_dir: Folder of the run.
+        dataset_dir: The data set of the run; without `imagesTs` the command names a folder to fill in.
+    """
+    has_images = (Path(dataset_dir) / "imagesTs").is_dir()
+    source = f"--dataset_dir {shlex.quote(str(dataset_dir))}" if has_images else "--images_dir FOLDER_OF_IMAGES"
+    return f"python -m monai.bundle run --config_file {config_file} --ckpt_dir {shlex.quote(str(ckpt_dir))} {source}"
+
+
+def scoring_command(
+    predictions_dir: str | os.PathLike, dataset_dir: str | os.PathLike, output_dir: str | os.PathLike
+) -> str:
+    """Return the command that scores predictions of training cases.
+
+    Args:
+        predictions_dir: Prediction folder.
+        dataset_dir: The data set, whose `labelsTr` are the references.
+        output_dir: Folder of the run; scores go to `scores` in it.
+    """
+    folders = (predictions_dir, Path(dataset_dir) / "labelsTr", Path(output_dir) / "scores")
+    predictions, references, scores = (shlex.quote(str(folder)) for folder in folders)
+    return (
+        f"predictions in {predictions}; score them with medseg-plugins:\n  python -m evaluation.test3d "
+        f"--predictions {predictions} --references {references} --output {scores}"
+    )
