@@ -1,0 +1,129 @@
+"""Every folder of bundles/, and a way to run its configurations inside this process on a tiny data set."""
+
+import contextlib
+import sys
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+import monai
+import pytest
+import torch
+from monai.bundle import ConfigWorkflow
+
+from nnunet_ext.errors import UserError
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+BUNDLES = sorted(path.name for path in (REPOSITORY / "bundles").iterdir() if (path / "configs").is_dir())
+
+
+class Bundle:
+    """A bundle's files, and its workflows."""
+
+    tiny = MappingProxyType(
+        {
+            "max_epochs": 1,
+            "iterations_per_epoch": 10,
+            "batch_size": 2,
+            "image_size": [32, 32],
+            "val_interval": 1,
+            "num_workers": 0,
+            "amp": False,
+        }
+    )
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.root = REPOSITORY / "bundles" / name
+        self.configs = self.root / "configs"
+
+    def files(self, *names: str) -> list[str]:
+        """Return the paths that people type: those of the links at the bundle's root."""
+        return [f"bundles/{self.name}/{name}.json" for name in names]
+
+    def workflow(self, *names: str, workflow_type: str = "train", **overrides: Any) -> ConfigWorkflow:
+        """Initialize a workflow of some configurations; nothing has run yet."""
+        workflow = ConfigWorkflow(
+            config_file=self.files(*names), logging_file=False, workflow_type=workflow_type, **overrides
+        )
+        workflow.initialize()
+        return workflow
+
+    def run(self, *names: str, workflow_type: str = "train", **overrides: Any) -> ConfigWorkflow:
+        """Run a workflow from initialize to finalize."""
+        with self.readable_errors():
+            workflow = self.workflow(*names, workflow_type=workflow_type, **overrides)
+            workflow.run()
+            workflow.finalize()
+        return workflow
+
+    @staticmethod
+    @contextlib.contextmanager
+    def readable_errors():
+        """Raise the error of the user behind "Failed to evaluate ConfigExpression", as the command prints it."""
+        try:
+            yield
+        except RuntimeError as error:
+            cause: BaseException | None = error
+            while cause is not None and not isinstance(cause, UserError):
+                cause = cause.__cause__
+            raise cause or error from error
+
+
+@contextlib.contextmanager
+def restored_process():
+    """Restore what a workflow changes for the whole process."""
+    track_meta, path, threads = monai.data.get_track_meta(), list(sys.path), torch.get_num_threads()
+    generator = torch.get_rng_state()
+    try:
+        yield
+    finally:
+        monai.data.set_track_meta(track_meta)
+        monai.utils.set_determinism(None)
+        sys.path[:] = path
+        torch.set_num_threads(threads)
+        torch.set_rng_state(generator)
+
+
+@contextlib.contextmanager
+def working_directory(folder: Path):
+    """Work in a folder that looks like the repository's root, and collects what bundles write by default."""
+    (folder / "bundles").symlink_to(REPOSITORY / "bundles")
+    with contextlib.chdir(folder), restored_process():
+        yield folder
+
+
+@pytest.fixture(scope="session", params=BUNDLES)
+def bundle(request) -> Bundle:
+    """Each bundle of the repository."""
+    return Bundle(request.param)
+
+
+@pytest.fixture
+def workspace(tmp_path):
+    """The working directory of a test that runs workflows."""
+    with working_directory(tmp_path) as folder:
+        yield folder
+
+
+class Trained:
+    """A finished tiny training."""
+
+    def __init__(self, folder: Path, dataset_dir: Path) -> None:
+        self.folder = folder
+        self.options = {
+            "dataset_dir": str(dataset_dir),
+            "output_dir": str(folder / "run"),
+            "cache_dir": str(folder / "cache"),
+        }
+        self.ckpt_dir = folder / "run"
+
+
+@pytest.fixture(scope="session")
+def trained(bundle, tiny_phantom, tmp_path_factory) -> Trained:
+    """The bundle, trained for ten iterations; read only."""
+    folder = tmp_path_factory.mktemp(f"trained_{bundle.name}")
+    run = Trained(folder, tiny_phantom)
+    with working_directory(folder):
+        bundle.run("train", **bundle.tiny, **run.options)
+    return run
