@@ -90,11 +90,19 @@ class NnunetFolders:
 
         run_training("990", configuration, 0, trainer, device=torch.device("cpu"), **kwargs)
 
-    def run_command(self, *words: str) -> str:
+    def run_command(self, command: str, workers: int = 1) -> str:
         """Run an installed command in a process of its own; return what it printed."""
-        words = (str(Path(sys.executable).parent / words[0]), *words[1:])
-        environment = {**os.environ, **self.environment, "nnUNet_n_proc_DA": "1"}
-        done = subprocess.run(words, capture_output=True, text=True, env=environment, cwd=self.raw, check=False)
+        program, *words = command.split()
+        # passive waiting: the threads of two processes would spin against each other on small machines
+        more = {"nnUNet_n_proc_DA": str(workers), "OMP_WAIT_POLICY": "PASSIVE"}
+        done = subprocess.run(
+            [str(Path(sys.executable).parent / program), *words],
+            capture_output=True,
+            text=True,
+            env={**os.environ, **self.environment, **more},
+            cwd=self.raw,
+            check=False,
+        )
         assert done.returncode == 0, done.stdout + done.stderr
         return done.stdout
 

@@ -122,28 +122,26 @@ def test_an_interrupted_training_continues(folders, monkeypatch):
 
 def test_the_command_nnunetv2_train_finds_and_trains_the_preset(folders):
     folders.configure("2d_a", "epochs=1", *SHORT, *ENET)
-    folders.run_command(*["nnUNetv2_train", "990", "2d_a", "0", "-tr", "nnUNetTrainerENet", "-device", "cpu"])
+    folders.run_command("nnUNetv2_train 990 2d_a 0 -tr nnUNetTrainerENet -device cpu", workers=0)
     assert (folders.model("nnUNetTrainerENet", "2d_a") / "fold_0" / "checkpoint_final.pth").is_file()
 
 
 @pytest.mark.slow
 def test_all_commands_of_nnunet(raw_folders, tmp_path):
-    folders, dataset_dir = raw_folders, raw_folders.raw / "Dataset990_Cubes"
-    folders.run_command(*["nnUNetv2_plan_and_preprocess", "-d", "990", "-c", "2d", "-npfp", "1", "-np", "1"])
+    run, dataset_dir = raw_folders.run_command, raw_folders.raw / "Dataset990_Cubes"
+    run("nnUNetv2_plan_and_preprocess -d 990 -c 2d -npfp 1 -np 1")
     for name in ("2d_a", "2d_b"):
-        options = [f"--name={name}", "--set", "epochs=2", *SHORT, *ENET]
-        folders.run_command(
-            Path(sys.executable).name, "-m", "nnunet_ext", "configure", "-d", "990", "-c", "2d", *options
-        )
+        settings = " ".join(("epochs=2", *SHORT, *ENET))
+        run(f"{Path(sys.executable).name} -m nnunet_ext configure -d 990 -c 2d --name {name} --set {settings}")
         for more in ("--npz", "--npz --c", "--npz --val"):
-            folders.run_command(*f"nnUNetv2_train 990 {name} 0 -tr CustomTrainer -device cpu {more}".split())
-    images, output = dataset_dir / "imagesTs", tmp_path / "predictions"
-    predict = f"nnUNetv2_predict -i {images} -o {output} -d 990 -c 2d_a -f 0 -tr CustomTrainer -device cpu"
-    folders.run_command(*predict.split(), "--save_probabilities", "-npp", "1", "-nps", "1")
+            run(f"nnUNetv2_train 990 {name} 0 -tr CustomTrainer -device cpu {more}")
+    output = tmp_path / "predictions"
+    model = "-d 990 -c 2d_a -f 0 -tr CustomTrainer -device cpu -npp 1 -nps 1 --save_probabilities"
+    run(f"nnUNetv2_predict -i {dataset_dir / 'imagesTs'} -o {output} {model}")
     files = f"-djfile {output / 'dataset.json'} -pfile {output / 'plans.json'} -np 1"
-    folders.run_command(*f"nnUNetv2_evaluate_folder {dataset_dir / 'labelsTs'} {output} {files}".split())
-    best = "nnUNetv2_find_best_configuration 990 -c 2d_a 2d_b -tr CustomTrainer -f 0 -np 1"
-    assert "***All results:***" in folders.run_command(*best.split())
+    run(f"nnUNetv2_evaluate_folder {dataset_dir / 'labelsTs'} {output} {files}")
+    best = run("nnUNetv2_find_best_configuration 990 -c 2d_a 2d_b -tr CustomTrainer -f 0 -np 1")
+    assert "***All results:***" in best
     assert (output / "cube_05.npz").is_file()
 
 
