@@ -5,7 +5,7 @@ from monai.engines import IterationEvents, SupervisedTrainer
 
 
 class GradientClip:
-    """Limit the global norm of the gradients; attach it to a trainer.
+    """Limit the global norm of the gradients, and drop gradients that are not finite; attach it to a trainer.
 
     Args:
         max_norm: Largest norm; 0 switches clipping off.
@@ -38,4 +38,8 @@ class GradientClip:
         if engine.scaler is not None:
             engine.scaler.unscale_(optimizer)
         parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
-        torch.nn.utils.clip_grad_norm_(parameters, self.max_norm)
+        norm = torch.nn.utils.clip_grad_norm_(parameters, self.max_norm)
+        # a batch of blank slices has no variance to normalise by: leave the weights alone, without asking the device
+        for parameter in parameters:
+            if parameter.grad is not None:
+                parameter.grad = torch.where(norm.isfinite(), parameter.grad, torch.zeros_like(parameter.grad))

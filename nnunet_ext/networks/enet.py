@@ -7,6 +7,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+_DECODER_SLOPE = 0.25
+"""Slope of the decoder's activations for negative values: with plain ReLU, which ends each residual branch too, a
+decoder block can only add, and small foregrounds stay at Dice 0 for a thousand steps."""
+
 
 class ENet(nn.Module):
     """Segment 2D images with ENet.
@@ -36,7 +40,8 @@ class ENet(nn.Module):
 
     Source:
         Paszke et al. 2016, arXiv:1606.02147, table 1 and figure 2. 349,644 parameters at 3 -> 5 channels, with one
-        slope for each PReLU and an activation at the end of the residual branch as well as after the sum.
+        slope for each PReLU and an activation at the end of the residual branch as well as after the sum. The
+        decoder's activations have a fixed slope (leaky ReLU, 0.25), where other implementations have ReLU.
     """
 
     spatial_dims = (2,)
@@ -63,9 +68,9 @@ class ENet(nn.Module):
         self.stage2 = _context_stage(128, late)
         self.stage3 = _context_stage(128, late)
         self.up4 = _Up(256 if skip else 128, 64, late)
-        self.stage4 = nn.Sequential(*(_regular(64, late, relu=True) for _ in range(2)))
+        self.stage4 = nn.Sequential(*(_regular(64, late, fixed=True) for _ in range(2)))
         self.up5 = _Up(128 if skip else 64, 16, late)
-        self.stage5 = _regular(16, late, relu=True)
+        self.stage5 = _regular(16, late, fixed=True)
         self.head = _skip_head(32, 16) if skip else nn.Identity()
         self.classifier = nn.Conv2d(16, num_classes, 1) if skip else _double(16, num_classes, kernel_size=3)
         self._initialise()
@@ -110,7 +115,7 @@ class ENet(nn.Module):
     def _initialise(self) -> None:
         # Torch's own (small) weights suit the rest: with He's, 23 residual sums multiply the logits a thousandfold
         # as long as the running statistics of the normalisation are at their initial values.
-        nn.init.normal_(self.classifier.weight, std=0.05)  # start near equal class probabilities
+        nn.init.normal_(self.classifier.weight, std=0.3)  # start near equal class probabilities
         if self.classifier.bias is not None:
             nn.init.zeros_(self.classifier.bias)
 
@@ -137,16 +142,16 @@ class _Initial(nn.Module):
 class _Bottleneck(nn.Module):
     """Residual block on a quarter of the channels; the size stays."""
 
-    def __init__(self, channels: int, middle: list[nn.Module], dropout: float, relu: bool) -> None:
+    def __init__(self, channels: int, middle: list[nn.Module], dropout: float, fixed: bool) -> None:
         super().__init__()
         inner = channels // 4
         self.branch = nn.Sequential(
-            *_conv_block(channels, inner, 1, relu=relu),
+            *_conv_block(channels, inner, 1, fixed=fixed),
             *middle,
-            *_conv_block(inner, channels, 1, relu=relu),
+            *_conv_block(inner, channels, 1, fixed=fixed),
             nn.Dropout2d(dropout),
         )
-        self.act = _activation(relu)
+        self.act = _activation(fixed)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.act(x + self.branch(x))
@@ -181,22 +186,22 @@ class _Up(nn.Module):
         inner = in_channels // 4
         self.main = nn.Sequential(nn.Conv2d(in_channels, out_channels, 1, bias=False), nn.BatchNorm2d(out_channels))
         self.branch = nn.Sequential(
-            *_conv_block(in_channels, inner, 1, relu=True),
+            *_conv_block(in_channels, inner, 1, fixed=True),
             _double(inner, inner, kernel_size=2),
             nn.BatchNorm2d(inner),
-            nn.ReLU(),
+            _activation(fixed=True),
             nn.Conv2d(inner, out_channels, 1, bias=False),
             nn.BatchNorm2d(out_channels),
             nn.Dropout2d(dropout),
         )
-        self.act = nn.ReLU()
+        self.act = _activation(fixed=True)
 
     def forward(self, x: Tensor, winners: Tensor) -> Tensor:
         return self.act(_unpool(self.main(x), winners) + self.branch(x))
 
 
-def _activation(relu: bool) -> nn.Module:
-    return nn.ReLU() if relu else nn.PReLU()
+def _activation(fixed: bool) -> nn.Module:
+    return nn.LeakyReLU(_DECODER_SLOPE) if fixed else nn.PReLU()
 
 
 def _conv_block(
@@ -207,10 +212,10 @@ def _conv_block(
     stride: int = 1,
     padding: int | tuple[int, int] = 0,
     dilation: int = 1,
-    relu: bool = False,
+    fixed: bool = False,
 ) -> list[nn.Module]:
     conv = nn.Conv2d(in_channels, out_channels, kernel_size, stride, padding, dilation, bias=False)
-    return [conv, nn.BatchNorm2d(out_channels), _activation(relu)]
+    return [conv, nn.BatchNorm2d(out_channels), _activation(fixed)]
 
 
 def _double(in_channels: int, out_channels: int, kernel_size: int) -> nn.ConvTranspose2d:
@@ -221,16 +226,16 @@ def _double(in_channels: int, out_channels: int, kernel_size: int) -> nn.ConvTra
     )
 
 
-def _regular(channels: int, dropout: float, relu: bool = False, dilation: int = 1) -> _Bottleneck:
+def _regular(channels: int, dropout: float, fixed: bool = False, dilation: int = 1) -> _Bottleneck:
     inner = channels // 4
-    middle = _conv_block(inner, inner, 3, padding=dilation, dilation=dilation, relu=relu)
-    return _Bottleneck(channels, middle, dropout, relu)
+    middle = _conv_block(inner, inner, 3, padding=dilation, dilation=dilation, fixed=fixed)
+    return _Bottleneck(channels, middle, dropout, fixed)
 
 
 def _asymmetric(channels: int, dropout: float) -> _Bottleneck:
     inner = channels // 4
     middle = _conv_block(inner, inner, (5, 1), padding=(2, 0)) + _conv_block(inner, inner, (1, 5), padding=(0, 2))
-    return _Bottleneck(channels, middle, dropout, relu=False)
+    return _Bottleneck(channels, middle, dropout, fixed=False)
 
 
 def _context_stage(channels: int, dropout: float) -> nn.Sequential:

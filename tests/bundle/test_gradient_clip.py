@@ -83,3 +83,7 @@ def test_parts_of_an_accumulated_gradient_are_not_clipped():
         decollate=False,
     ).run()
     assert called == pytest.approx([5.0, 1.0])  # the first half of 10 as it is; the sum, clipped
+
+
+def test_gradients_that_are_not_finite_become_zero():
+    assert gradients_of_steps(max_norm=12.0, slope=float("inf"), num_batches=1) == [0.0, 0.0]
