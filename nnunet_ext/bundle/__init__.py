@@ -1,7 +1,7 @@
 """What bundle configurations name by `_target_`: handlers, prediction writer, option check."""
 
 from .command_line import guard_command_line
-from .distributed import distribute, join_process_group
+from .distributed import distribute, join_process_group, share
 from .gradient_clip import GradientClip
 from .inference_dataset import InferenceDataset
 from .inferers import ResizedSliceInferer
@@ -41,5 +41,6 @@ __all__ = [
     "prepare_data",
     "read_model_card",
     "scoring_command",
+    "share",
     "write_prediction",
 ]

@@ -115,7 +115,7 @@ class ENet(nn.Module):
     def _initialise(self) -> None:
         # Torch's own (small) weights suit the rest: with He's, 23 residual sums multiply the logits a thousandfold
         # as long as the running statistics of the normalisation are at their initial values.
-        nn.init.normal_(self.classifier.weight, std=0.3)  # start near equal class probabilities
+        nn.init.normal_(self.classifier.weight, std=0.3)  # logits of about 1
         if self.classifier.bias is not None:
             nn.init.zeros_(self.classifier.bias)
 
