@@ -108,14 +108,19 @@ class CustomTrainer(nnUNetTrainer):
         optimizer = OPTIMIZERS[options.optimizer].build(
             parameters, options.learning_rate, options.weight_decay, options.momentum
         )
-        if options.gradient_clip < 12:
-            # nnU-Net's train_step clips at 12 (after unscaling) and then steps: the smaller clip goes in between.
-            def clip(*_: Any) -> None:
-                nn.utils.clip_grad_norm_(parameters, options.gradient_clip)
-
-            optimizer.register_step_pre_hook(clip)
+        # nnU-Net's train_step clips at 12 (after unscaling) and then steps: ours goes in between.
+        optimizer.register_step_pre_hook(lambda *_: self._tame_gradients(parameters))
         schedule = SCHEDULES[options.schedule].factor
         return optimizer, EpochSchedule(optimizer, schedule, options.epochs, options.warmup_epochs)
+
+    def _tame_gradients(self, parameters: list[nn.Parameter]) -> None:
+        """Clip the gradients; drop them where a batch, such as one of blank patches, has made them not finite."""
+        norm = nn.utils.clip_grad_norm_(parameters, self.options.gradient_clip)
+        if self.grad_scaler is not None:
+            return  # it skips such steps itself
+        for parameter in parameters:
+            if parameter.grad is not None:
+                parameter.grad = torch.where(norm.isfinite(), parameter.grad, torch.zeros_like(parameter.grad))
 
     def _build_loss(self) -> nn.Module:
         setting = LossSetting(

@@ -107,22 +107,32 @@ def test_single_losses_are_the_parts_of_the_compound(folders, weights):
     torch.testing.assert_close(trainer.loss(logits, target), parts)
 
 
-def one_step(trainer, clip: float) -> float:
-    """Return the length of one plain SGD step at learning rate 1, which is the norm of the clipped gradient."""
+def length_of_one_step(trainer, value: float = 1.0) -> float:
+    """Return how far one training step on noise, times a value, moves the weights."""
     before = [parameter.detach().clone() for parameter in trainer.network.parameters()]
     patch_size = trainer.configuration_manager.patch_size
-    batch = {"data": torch.randn(2, 2, *patch_size), "target": torch.randint(0, 3, (2, 1, *patch_size))}
+    batch = {"data": torch.randn(2, 2, *patch_size) * value, "target": torch.randint(0, 3, (2, 1, *patch_size))}
     trainer.train_step(batch)
     moved = [after - start for after, start in zip(trainer.network.parameters(), before, strict=True)]
     return torch.linalg.vector_norm(torch.cat([step.detach().flatten() for step in moved])).item()
 
 
-def test_gradient_clip_bounds_the_step(folders):
-    plain = ("optimizer=sgd", "learning_rate=1", "momentum=0", "weight_decay=0", "seed=0")
+@pytest.fixture
+def clipped(folders):
+    """A trainer whose plain SGD steps at learning rate 1 are as long as the gradient, at most 0.01."""
+    plain = ("optimizer=sgd", "learning_rate=1", "momentum=0", "weight_decay=0")
     folders.configure("2d_clip", *plain, "gradient_clip=0.01")
     trainer = folders.trainer(CustomTrainer, "2d_clip")
     trainer.initialize()
-    assert one_step(trainer, 0.01) == pytest.approx(0.01, rel=1e-3)
+    return trainer
+
+
+def test_gradient_clip_bounds_the_step(clipped):
+    assert length_of_one_step(clipped) == pytest.approx(0.01, rel=1e-3)
+
+
+def test_a_batch_without_finite_gradients_leaves_the_weights_alone(clipped):
+    assert length_of_one_step(clipped, value=float("nan")) == 0
 
 
 def test_mirroring_can_be_switched_off(folders):
