@@ -89,7 +89,7 @@ def fold_cases(dataset: RawDataset, fold: int | str) -> Fold:
         fold: Number from 0 on, or "all" (every case trains and validates, as in nnU-Net).
 
     Raises:
-        DatasetError: If the fold does not exist or names a case without files.
+        DatasetError: If the fold does not exist, has no case to train or to validate, or one without files.
     """
     cases = dataset.training_cases()
     if fold == "all":
@@ -101,6 +101,9 @@ def fold_cases(dataset: RawDataset, fold: int | str) -> Fold:
     unknown = sorted((set(split["train"]) | set(split["val"])) - set(cases))
     if unknown:
         raise DatasetError(f"splits_final.json: fold {fold} names cases that {dataset.root} lacks: {unknown[:5]}")
+    for part in ("train", "val"):
+        if not split[part]:
+            raise DatasetError(f"splits_final.json: fold {fold} has no case under {part}; fill it, or use fold all")
     return Fold([cases[name] for name in split["train"]], [cases[name] for name in split["val"]])
 
 

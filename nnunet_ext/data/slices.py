@@ -109,17 +109,25 @@ class SliceDataset(Dataset):
 class VolumeDataset(Dataset):
     """Whole normalised volumes at their own resolution, for validation.
 
+    Each rank of a distributed run gets its share. A rank beyond the number of volumes gets the first one with its
+    label emptied: metrics ignore such a case, but a rank without any would leave the others waiting for its part.
+
     Args:
-        volumes: Cached cases.
+        volumes: Cached cases, at least one.
         preprocessing: Normalisation and slice axis.
+        rank: This process, from 0.
+        num_ranks: Number of processes.
     """
 
-    def __init__(self, volumes: list[CachedVolume], preprocessing: Preprocessing) -> None:
-        self.volumes = volumes
+    def __init__(
+        self, volumes: list[CachedVolume], preprocessing: Preprocessing, rank: int = 0, num_ranks: int = 1
+    ) -> None:
+        self.volumes = volumes[rank::num_ranks] or volumes[:1]
+        self.stands_in = rank >= len(volumes)
         self.preprocessing = preprocessing
 
     def __len__(self) -> int:
-        """Return the number of volumes."""
+        """Return the number of volumes of this rank."""
         return len(self.volumes)
 
     def __getitem__(self, item: int) -> dict[str, Any]:
@@ -134,6 +142,8 @@ class VolumeDataset(Dataset):
         volume = self.volumes[item]
         image = self.preprocessing.slices_first(volume.image)
         label = np.array(self.preprocessing.slices_first(volume.label))
+        if self.stands_in:
+            label[:] = 0
         return {
             "image": self.preprocessing.normalize(np.asarray(image), volume.statistics),
             "label": torch.from_numpy(label)[None],

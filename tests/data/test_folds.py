@@ -116,6 +116,13 @@ def test_split_that_names_an_absent_case_is_an_error_that_names_it(dataset):
         fold_cases(dataset, 0)
 
 
+@pytest.mark.parametrize("part", ["train", "val"])
+def test_split_with_an_empty_part_is_an_error_that_names_it(dataset, part):
+    (dataset.root / "splits_final.json").write_text(json.dumps([{"train": NAMES, "val": NAMES, part: []}]))
+    with pytest.raises(DatasetError, match=f"fold 0 has no case under {part}.*use fold all"):
+        fold_cases(dataset, 0)
+
+
 def test_fold_all_trains_and_validates_every_case(dataset):
     fold = fold_cases(dataset, "all")
     assert [case.name for case in fold.train] == NAMES

@@ -160,3 +160,18 @@ def test_volumes_are_whole_and_normalised(phantom):
     assert item["image"].shape == (1, 16, 32, 32)
     assert item["label"].shape == (1, 16, 32, 32)
     assert item["case"] == "thorax_001"
+
+
+def test_ranks_share_the_volumes(phantom):
+    parts = [VolumeDataset(*phantom, rank=rank, num_ranks=2) for rank in range(2)]
+    cases = [[part[item]["case"] for item in range(len(part))] for part in parts]
+    assert cases == [["thorax_000", "thorax_002", "thorax_004"], ["thorax_001", "thorax_003"]]
+    assert all(part[0]["label"].any() for part in parts)
+
+
+def test_rank_without_a_volume_gets_one_that_metrics_ignore(phantom):
+    volumes, preprocessing = phantom
+    part = VolumeDataset(volumes[:1], preprocessing, rank=1, num_ranks=2)
+    assert len(part) == 1
+    assert not part[0]["label"].any()
+    assert part[0]["image"].any()
