@@ -28,7 +28,7 @@ RESULTS = Path("bundles/enet/docs/results")
 TRIAL_ITERATIONS = 12
 NNUNET = {
     # name: (trainer, options of `configure`)
-    "nnunet-enet": ("nnUNetTrainerENet", []),
+    "nnunet-enet": ("nnUNetTrainerENet", ["network=enet", "batch_size=8"]),
     "nnunet-stock-2d": ("CustomTrainer", ["network=planned", "batch_size=8"]),
 }
 METHODS = ["bundle-enet", *NNUNET]
