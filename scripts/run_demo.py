@@ -76,7 +76,14 @@ class Demo:
         if not (self.preprocessed / "finished").exists():
             self._run("nnUNetv2_plan_and_preprocess", "-d", "900", "-c", "2d", "-np", "2", "-npfp", "2")
             (self.preprocessed / "finished").touch()
-        settings = ["network=enet", "epochs=6", "iterations_per_epoch=25", "val_iterations_per_epoch=2", "batch_size=8"]
+        settings = [
+            "network=enet",
+            "epochs=6",
+            "iterations_per_epoch=25",
+            "val_iterations_per_epoch=2",
+            "batch_size=8",
+            "mirror=false",
+        ]
         self._python("nnunet_ext", "configure", "-d", "900", "-c", "2d", "--name", CONFIGURATION, "--set", *settings)
 
     def run_bundle(self) -> Path:
