@@ -31,4 +31,4 @@ def _exists(name: str) -> bool:
     try:
         return importlib.util.find_spec(f"{_PACKAGE}.{name}") is not None
     except ModuleNotFoundError as error:
-        raise ImportError(f"{_PACKAGE} must be importable, got: {error}; install the project (pip install .)") from error
+        raise ImportError(f"{_PACKAGE} must be importable, got: {error}; install it (pip install .)") from error
