@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from ignite.engine import Events
 from ignite.handlers.tqdm_logger import ProgressBar
+from monai.engines.trainer import Trainer
 from monai.engines.workflow import Workflow
 from torch.utils.tensorboard import SummaryWriter
 
@@ -36,7 +37,7 @@ class Progress:
             engine: Trainer or evaluator.
         """
         bar = ProgressBar(desc=self.description, persist=False)
-        if hasattr(engine, "loss_function"):
+        if isinstance(engine, Trainer):
             bar.attach(
                 engine,
                 event_name=Events.ITERATION_COMPLETED(every=self.interval),

@@ -6,6 +6,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 from monai.engines import SupervisedTrainer
+from tqdm.std import tqdm
 
 from nnunet_ext.bundle import Progress, RunSummary, TimeEstimate, ValidationReport
 from nnunet_ext.bundle.progress import _duration
@@ -45,11 +46,12 @@ def test_durations_are_readable(seconds, text):
     assert _duration(seconds) == text
 
 
-def test_progress_shows_the_loss(capsys):
-    train(Progress("training", interval=1))
-    err = capsys.readouterr().err
-    assert "training" in err
-    assert "loss=" in err
+def test_progress_shows_loss_and_name(capsys, monkeypatch):
+    shown = []
+    monkeypatch.setattr(tqdm, "set_postfix", lambda self, values, **_: shown.append(values))
+    train(Progress("training", interval=2), epochs=1)
+    assert [set(values) for values in shown] == [{"loss"}] * 3
+    assert "training" in capsys.readouterr().err
 
 
 def test_report_averages_each_label_over_the_cases_that_have_it(caplog):
