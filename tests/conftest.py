@@ -1,6 +1,5 @@
 """What all tests share: real data where it is present, and a tiny phantom data set."""
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -34,8 +33,7 @@ def tiny_phantom(tmp_path_factory) -> Path:
 
 
 @pytest.fixture(autouse=True)
-def no_nnunet_folders(monkeypatch) -> Iterator[None]:
+def no_nnunet_folders(monkeypatch) -> None:
     """Keep nnU-Net's folders of the person who runs the tests out of them; a test that needs some sets them."""
     for name in ("nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results"):
         monkeypatch.delenv(name, raising=False)
-    yield

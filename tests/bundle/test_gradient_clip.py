@@ -51,12 +51,10 @@ def test_zero_switches_clipping_off():
 
 
 def test_accumulated_gradients_are_clipped_once_before_their_step():
-    # steps after 2, 2 and the last batch: sums of halves of 0.5 + 0.5, 0.5 + 0.5, 0.5
-    unclipped = gradients_of_steps(0, accumulation_steps=2, slope=1.0)
-    assert len(unclipped) == 6
-    assert unclipped[0] > 0.6
-    clipped = gradients_of_steps(0.6, accumulation_steps=2, slope=1.0)
-    assert clipped == pytest.approx([min(norm, 0.6) for norm in unclipped])
+    # batches of gradient 2, each counted half, steps after 2, 2 and the last one: 2, 2, 1
+    assert gradients_of_steps(0, accumulation_steps=2, slope=2.0) == pytest.approx([2, 2, 1] * 2)
+    assert gradients_of_steps(1.5, accumulation_steps=2, slope=2.0) == pytest.approx([1.5, 1.5, 1] * 2)
+    assert gradients_of_steps(0.6, accumulation_steps=2, slope=2.0) == pytest.approx([0.6] * 6)
 
 
 def test_parts_of_an_accumulated_gradient_are_not_clipped():

@@ -4,13 +4,14 @@ import logging
 import pickle
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
 from ignite.engine import Events
 from monai.engines import SupervisedEvaluator, SupervisedTrainer
 from monai.handlers import EarlyStopHandler
 
-from nnunet_ext.bundle import BestModel, TrainingState, better
+from nnunet_ext.bundle import BestModel, SeedEpoch, TrainingState, better
 from nnunet_ext.bundle.model_card import BEST_FILE, LAST_FILE
 from nnunet_ext.errors import UserError
 
@@ -190,6 +191,27 @@ def test_interval_spares_writes_but_not_the_last(tmp_path):
         Run(tmp_path, max_epochs=5, interval=2, kill_in=4).run()
     assert Run(tmp_path, max_epochs=5, interval=2).run().epochs == [3, 4, 5]
     assert torch.load(tmp_path / LAST_FILE, weights_only=True)["epoch"] == 5
+
+
+def numbers_of_epochs(seed=0, rank=0, epochs=(1, 2)) -> dict[int, list[float]]:
+    """Return random numbers drawn in each epoch, and check that data set and sampler know the epoch."""
+    parts = [SimpleNamespace(epoch=0), SimpleNamespace(epoch=0)]
+    for part in parts:
+        part.set_epoch = lambda epoch, part=part: setattr(part, "epoch", epoch)
+    handler, numbers = SeedEpoch(seed, *parts, rank=rank), {}
+    for epoch in epochs:
+        handler(SimpleNamespace(state=SimpleNamespace(epoch=epoch)))
+        assert [part.epoch for part in parts] == [epoch, epoch]
+        numbers[epoch] = [float(torch.rand(1)), float(np.random.rand())]
+    return numbers
+
+
+def test_random_numbers_depend_on_seed_epoch_and_rank_only():
+    numbers = numbers_of_epochs()
+    assert numbers[2] == numbers_of_epochs(epochs=(2,))[2]
+    assert numbers[2] != numbers[1]
+    assert numbers[2] != numbers_of_epochs(seed=1)[2]
+    assert numbers[2] != numbers_of_epochs(rank=1)[2]
 
 
 @pytest.mark.parametrize(

@@ -58,7 +58,12 @@ CASES = {
 }
 
 
-@pytest.mark.parametrize("kind", CASES)
+SLOW = ("regions", "uncompressed")  # what the others leave over
+
+
+@pytest.mark.parametrize(
+    "kind", [pytest.param(kind, marks=pytest.mark.slow) if kind in SLOW else kind for kind in CASES]
+)
 def test_training_evaluation_and_inference_work_on(bundle, workspace, kind):
     options = CASES[kind]
     root = write_blobs(workspace / "raw" / "Dataset951_Blobs", **options)

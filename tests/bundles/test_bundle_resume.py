@@ -95,6 +95,7 @@ def test_seed_changes_the_weights(bundle, workspace, tiny_phantom):
     assert any(not torch.equal(a[key], b[key]) for key in a)
 
 
+@pytest.mark.slow
 def test_early_stopping_counts_on_after_an_interruption(bundle, workspace, tiny_phantom, monkeypatch):
     """The metric stands still: patience 2 ends the run after epoch 3, interrupted in epoch 3 or not."""
     original = MeanDice.compute
@@ -108,6 +109,7 @@ def test_early_stopping_counts_on_after_an_interruption(bundle, workspace, tiny_
     assert state("whole")["best_metric_epoch"] == state("parts")["best_metric_epoch"] == 1
 
 
+@pytest.mark.slow
 def test_finished_run_is_left_as_it_is(bundle, workspace, tiny_phantom):
     train(bundle, tiny_phantom, "run", max_epochs=1)
     before = state("run")

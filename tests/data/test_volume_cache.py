@@ -62,6 +62,13 @@ def test_a_changed_file_is_decoded_again(raw, cached, reads, part):
     assert (volume.image[0] if part.startswith("images") else volume.label).max() == 2
 
 
+def test_a_file_of_equal_size_and_another_time_is_decoded_again(raw, cached, reads):
+    cached()
+    os.utime(raw.root / "imagesTr" / "case_002_0000.nii.gz", ns=(1, 1))
+    cached()
+    assert reads[3:] == ["case_002_0000.nii.gz"]
+
+
 def test_changed_labels_in_dataset_json_are_checked_again(raw, cached):
     cached()
     raw.describe(labels={"background": 0, "left": 1})
