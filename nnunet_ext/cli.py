@@ -32,7 +32,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         arguments: The words after the program's name; those of the process by default.
 
     Returns:
-        The exit code: 0, or 2 if something that the caller gave is wrong.
+        The exit code: 0, 1 if `check` found errors, or 2 if something that the caller gave is wrong.
     """
     parser = argparse.ArgumentParser(prog="python -m nnunet_ext", description="Methods that plug into nnU-Net.")
     subparsers = parser.add_subparsers(required=True, metavar="COMMAND")
@@ -125,11 +125,27 @@ def _run_phantom(parsed: argparse.Namespace) -> int:
     return 0
 
 
+def _add_check_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("dataset_dir", type=Path, help="folder with dataset.json, imagesTr and labelsTr")
+
+
+def _run_check(parsed: argparse.Namespace) -> int:
+    from .data.check import check_dataset
+
+    problems = check_dataset(parsed.dataset_dir, progress=True)
+    for problem in problems:
+        print(problem)
+    errors = sum(problem.fatal for problem in problems)
+    print(f"{parsed.dataset_dir}: {errors} error(s), {len(problems) - errors} warning(s)")
+    return 1 if errors else 0
+
+
 COMMANDS = (
     Command("path", "print the folder for nnU-Net's variable nnUNet_extTrainer", _no_arguments, _run_path),
     Command("list", "list networks, trainers and options", _no_arguments, _run_list),
     Command(
         "configure", "write a configuration with options into nnU-Net's plans", _add_configure_arguments, _run_configure
     ),
+    Command("check", "check every file of a raw data set", _add_check_arguments, _run_check),
     Command("phantom", "write the built-in data set in nnU-Net's raw format", _add_phantom_arguments, _run_phantom),
 )
