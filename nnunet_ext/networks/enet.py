@@ -2,6 +2,8 @@
 
 import math
 from collections.abc import Sequence
+from typing import ClassVar
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -45,6 +47,7 @@ class ENet(nn.Module):
     """
 
     spatial_dims = (2,)
+    training_defaults: ClassVar = {"optimizer": "adamw", "learning_rate": 2e-3, "weight_decay": 2e-4}
 
     def __init__(
         self,

@@ -246,3 +246,9 @@ def test_an_optimizer_takes_its_options_and_reduces_a_square(name):
         optimizer.step()
     assert 0 <= optimizer.param_groups[0]["lr"] == 0.01
     assert abs(parameter.item()) < 1
+
+
+def test_enet_trains_with_adam_unless_another_optimizer_is_asked_for():
+    assert resolve({"network": "enet"}, patch_size=SMALL_PATCH).optimizer == "adam"
+    other = resolve({"network": "enet", "optimizer": "sgd"}, patch_size=SMALL_PATCH)
+    assert other.learning_rate == option_default("learning_rate")
