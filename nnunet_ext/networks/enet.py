@@ -2,8 +2,6 @@
 
 import math
 from collections.abc import Sequence
-from typing import ClassVar
-from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -47,7 +45,8 @@ class ENet(nn.Module):
     """
 
     spatial_dims = (2,)
-    training_defaults: ClassVar = {"optimizer": "adamw", "learning_rate": 2e-3, "weight_decay": 2e-4}
+    # without an annotation, which would make it a constant to TorchScript
+    training_defaults = {"optimizer": "adamw", "learning_rate": 2e-3, "weight_decay": 2e-4}  # noqa: RUF012
 
     def __init__(
         self,

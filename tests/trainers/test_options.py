@@ -248,7 +248,7 @@ def test_an_optimizer_takes_its_options_and_reduces_a_square(name):
     assert abs(parameter.item()) < 1
 
 
-def test_enet_trains_with_adam_unless_another_optimizer_is_asked_for():
-    assert resolve({"network": "enet"}, patch_size=SMALL_PATCH).optimizer == "adam"
+def test_enet_trains_with_adamw_unless_another_optimizer_is_asked_for():
+    assert resolve({"network": "enet"}, patch_size=SMALL_PATCH).optimizer == "adamw"
     other = resolve({"network": "enet", "optimizer": "sgd"}, patch_size=SMALL_PATCH)
     assert other.learning_rate == option_default("learning_rate")
