@@ -88,6 +88,7 @@ class PredictionPanels:
             reference, prediction = _as_labels(output["label"]), _as_labels(output["pred"])
             picture = panel(output["image"][0], reference, prediction)
             self._writer.add_image(f"validation/{item['case']}", picture, engine.state.epoch)
+        self._writer.flush()
 
 
 def _as_labels(encoded: torch.Tensor) -> torch.Tensor:
