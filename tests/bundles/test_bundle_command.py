@@ -12,7 +12,7 @@ import torch
 
 TINY = {
     "max_epochs": 1,
-    "iterations_per_epoch": 2,
+    "iterations_per_epoch": 5,
     "batch_size": 2,
     "image_size": "[32,32]",
     "num_workers": 0,
