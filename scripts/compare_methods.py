@@ -1,7 +1,7 @@
-"""Train methods on fold 0 of a data set with the same CPU minutes, score them, and print one table.
+"""Train methods on fold 0 of a data set with the same minutes on CPUs, score them, and print one table.
 
 Each cell (method, data set, minutes) is a JSON file with its commands and per-case scores; cells that exist are not
-run again, so the command can be stopped and continued. `--table` prints what there is.
+run again; one that was interrupted starts anew. `--table` prints what there is.
 
 The length of a training is fixed before it starts: a short trial measures seconds per iteration, and the number of
 iterations that fits the minutes is trained. Run it on an idle machine.
@@ -16,6 +16,7 @@ import os
 import platform
 import re
 import shlex
+import shutil
 import statistics
 import subprocess
 import sys
@@ -56,6 +57,7 @@ class Cell:
 
     def run(self) -> None:
         """Measure, train, predict the validation cases, score, and write the JSON file."""
+        shutil.rmtree(self.work, ignore_errors=True)  # of a run that was interrupted, whose minutes nobody counted
         train = self._train_bundle if self.method == "bundle-enet" else self._train_nnunet
         # the first epoch starts workers and warms caches up: only the difference to a second one counts
         seconds = [train(epochs, TRIAL_ITERATIONS, f"trial{epochs}")["training_s"] for epochs in (1, 2)]
@@ -106,22 +108,26 @@ class Cell:
         length = [f"epochs={epochs}", f"iterations_per_epoch={iterations}", "val_iterations_per_epoch=1"]
         configure = [sys.executable, "-m", "nnunet_ext", "configure", "-d", number, "-c", "2d"]
         self._call(*configure, "--name", configuration, "--set", *options, *length)
-        device = "cpu"
         results = Path(os.environ["nnUNet_results"]) / self.dataset_dir.name  # noqa: SIM112
         fold = results / f"{trainer}__nnUNetPlans__{configuration}" / "fold_0"
-        resume = ["--c"] if (fold / "checkpoint_latest.pth").exists() else []
-        log = self._call("nnUNetv2_train", number, configuration, 0, "-tr", trainer, "-device", device, *resume)
+        shutil.rmtree(fold.parent, ignore_errors=True)
+        log = self._call("nnUNetv2_train", number, configuration, 0, "-tr", trainer, "-device", "cpu")
         seconds = [float(match) for match in re.findall(r"Epoch time: ([\d.]+) s", log)]
         return {"training_s": sum(seconds), "predictions": fold / "validation"}
 
     def _call(self, *words: object) -> str:
         command = [str(word) for word in words]
-        self.commands.append(shlex.join(command).replace(sys.executable, "python"))
+        places = {sys.executable: "python", f"{self.dataset_dir.parent}/": "$nnUNet_raw/", f"{Path.cwd()}/": ""}
+        shown = shlex.join(command)
+        for place, name in places.items():  # the file says what was run, not where
+            shown = shown.replace(place, name)
+        self.commands.append(shown)
         print("$ " + self.commands[-1], flush=True)
         self.work.mkdir(parents=True, exist_ok=True)
         with (self.work / "log.txt").open("a", encoding="utf-8") as log:
             start = log.tell()
-            subprocess.run(command, check=True, stdout=log, stderr=subprocess.STDOUT)
+            environment = {**os.environ, "CUDA_VISIBLE_DEVICES": ""}
+            subprocess.run(command, check=True, stdout=log, stderr=subprocess.STDOUT, env=environment)
         return (self.work / "log.txt").read_text(encoding="utf-8", errors="replace")[start:]
 
 
@@ -163,10 +169,11 @@ def print_table() -> None:
             dice = [float(value) for value in metrics["dice"].values()]
             finite = [float(v) for v in metrics["hd95_mm"].values() if math.isfinite(float(v))]
             distance = f"{statistics.fmean(finite):.2f}" if finite else "–"
+            missed = sum(math.isinf(float(v)) for v in metrics["hd95_mm"].values())
             mean = statistics.fmean(value for value in dice if not math.isnan(value))
             print(
                 f"| {cell['dataset']} | {cell['method']} | {cell['training_s'] / 60:.1f} | {cell['iterations']} "
-                f"| {label} | {mean:.3f} | {distance} | {len(dice)} | {len(dice) - len(finite)} |"
+                f"| {label} | {mean:.3f} | {distance} | {len(dice)} | {missed} |"
             )
 
 

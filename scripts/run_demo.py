@@ -2,6 +2,7 @@
 
 import argparse
 import csv
+import hashlib
 import math
 import os
 import shlex
@@ -14,7 +15,9 @@ from pathlib import Path
 from nnunet_ext.data.phantom import write_phantom
 
 DATASET = "Dataset900_ThoraxPhantom"
-TRAINER, CONFIGURATION = "nnUNetTrainerENet", "2d_demo"
+TRAINER = "nnUNetTrainerENet"
+SETTINGS = ["network=enet", "epochs=14", "iterations_per_epoch=25", "val_iterations_per_epoch=2", "batch_size=8"]
+SETTINGS += ["mirror=false"]
 FOLD = 0
 
 
@@ -55,9 +58,14 @@ class Demo:
     def __init__(self, root: Path) -> None:
         self.root = root
         self.dataset_dir = root / "raw" / DATASET
-        self.bundle_dir = root / "bundle"
+        # other settings, say of a newer version, get runs of their own beside the old ones
+        configs = sorted(Path("bundles/enet/configs").glob("*.json"))
+        settings = b"".join(path.read_bytes() for path in configs) + " ".join(SETTINGS).encode()
+        version = hashlib.sha256(settings).hexdigest()[:6]
+        self.configuration = f"2d_demo_{version}"
+        self.bundle_dir = root / f"bundle_{version}"
         self.preprocessed = root / "preprocessed" / DATASET
-        self.trained = root / "results" / DATASET / f"{TRAINER}__nnUNetPlans__{CONFIGURATION}"
+        self.trained = root / "results" / DATASET / f"{TRAINER}__nnUNetPlans__{self.configuration}"
         self.environment = {
             **os.environ,
             "nnUNet_raw": str(root / "raw"),
@@ -76,15 +84,9 @@ class Demo:
         if not (self.preprocessed / "finished").exists():
             self._run("nnUNetv2_plan_and_preprocess", "-d", "900", "-c", "2d", "-np", "2", "-npfp", "2")
             (self.preprocessed / "finished").touch()
-        settings = [
-            "network=enet",
-            "epochs=6",
-            "iterations_per_epoch=25",
-            "val_iterations_per_epoch=2",
-            "batch_size=8",
-            "mirror=false",
-        ]
-        self._python("nnunet_ext", "configure", "-d", "900", "-c", "2d", "--name", CONFIGURATION, "--set", *settings)
+        self._python(
+            "nnunet_ext", "configure", "-d", "900", "-c", "2d", "--name", self.configuration, "--set", *SETTINGS
+        )
 
     def run_bundle(self) -> Path:
         """Train and predict by `monai.bundle`.
@@ -112,16 +114,16 @@ class Demo:
             The prediction folder.
         """
         self._title("ENet by nnU-Net")
-        fold, predictions = self.trained / f"fold_{FOLD}", self.root / "nnunet_predictions"
+        fold, predictions = self.trained / f"fold_{FOLD}", self.root / f"nnunet_predictions_{self.configuration}"
         device = "cuda" if self._has_gpu() else "cpu"
         model = ("-tr", TRAINER, "-device", device)
         if not (fold / "validation" / "summary.json").exists():
             resumable = any((fold / f"checkpoint_{name}.pth").exists() for name in ("latest", "best", "final"))
             resume = ["--c"] if resumable else []
-            self._run("nnUNetv2_train", "900", CONFIGURATION, FOLD, *model, *resume)
+            self._run("nnUNetv2_train", "900", self.configuration, FOLD, *model, *resume)
         self._run(
             *("nnUNetv2_predict", "-i", self.dataset_dir / "imagesTs", "-o", predictions, "-d", "900"),
-            *("-c", CONFIGURATION, "-f", FOLD, *model, "-npp", "1", "-nps", "1", "--continue_prediction"),
+            *("-c", self.configuration, "-f", FOLD, *model, "-npp", "1", "-nps", "1", "--continue_prediction"),
         )
         return predictions
 

@@ -1,7 +1,7 @@
 """What bundle configurations name by `_target_`: handlers, prediction writer, option check."""
 
 from .command_line import guard_command_line
-from .distributed import distribute, join_process_group, share
+from .distributed import distribute, join_process_group
 from .gradient_clip import GradientClip
 from .inference_dataset import InferenceDataset
 from .inferers import ResizedSliceInferer
@@ -14,6 +14,7 @@ from .prediction_writer import PredictionWriter, write_prediction
 from .progress import Progress, RunSummary, TimeEstimate, ValidationReport
 from .training_data import TrainingData, prepare_data
 from .training_state import BestModel, SeedEpoch, TrainingState, better
+from .validate_last import ValidateLastEpoch
 
 __all__ = [
     "BestModel",
@@ -31,6 +32,7 @@ __all__ = [
     "TimeEstimate",
     "TrainingData",
     "TrainingState",
+    "ValidateLastEpoch",
     "ValidationReport",
     "better",
     "distribute",
@@ -41,6 +43,5 @@ __all__ = [
     "prepare_data",
     "read_model_card",
     "scoring_command",
-    "share",
     "write_prediction",
 ]

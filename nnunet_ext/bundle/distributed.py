@@ -1,13 +1,9 @@
 """Several processes train one network, each on its share of the slices."""
 
-from typing import TypeVar
-
 import torch
 import torch.distributed as dist
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
-
-T = TypeVar("T")
 
 
 def join_process_group(backend: str, device: torch.device) -> None:
@@ -36,18 +32,3 @@ def distribute(network: nn.Module, device: torch.device) -> nn.Module:
         network = nn.SyncBatchNorm.convert_sync_batchnorm(network)
         return DistributedDataParallel(network.to(device), device_ids=[device])
     return DistributedDataParallel(network.to(device))
-
-
-def share(items: list[T], rank: int, num_ranks: int) -> list[T]:
-    """Return this process's share of the validation cases.
-
-    Args:
-        items: All cases.
-        rank: This process, from 0.
-        num_ranks: Number of processes.
-
-    Returns:
-        Every `num_ranks`-th case; all of them where there are fewer cases than processes, because a process with
-        nothing to validate would leave the others waiting for its results.
-    """
-    return items if len(items) < num_ranks else items[rank::num_ranks]

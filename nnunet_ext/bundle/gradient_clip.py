@@ -1,5 +1,7 @@
 """Clip gradients before each optimiser step, with mixed precision and accumulation."""
 
+import math
+
 import torch
 from monai.engines import IterationEvents, SupervisedTrainer
 
@@ -8,7 +10,7 @@ class GradientClip:
     """Limit the global norm of the gradients, and drop gradients that are not finite; attach it to a trainer.
 
     Args:
-        max_norm: Largest norm; 0 switches clipping off.
+        max_norm: Largest norm; 0 only drops gradients that are not finite.
     """
 
     def __init__(self, max_norm: float) -> None:
@@ -20,8 +22,7 @@ class GradientClip:
         Args:
             engine: The trainer.
         """
-        if self.max_norm > 0:
-            engine.add_event_handler(IterationEvents.BACKWARD_COMPLETED, self)
+        engine.add_event_handler(IterationEvents.BACKWARD_COMPLETED, self)
 
     def __call__(self, engine: SupervisedTrainer) -> None:
         """Clip, if the optimiser steps at this iteration.
@@ -38,7 +39,7 @@ class GradientClip:
         if engine.scaler is not None:
             engine.scaler.unscale_(optimizer)
         parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
-        norm = torch.nn.utils.clip_grad_norm_(parameters, self.max_norm)
+        norm = torch.nn.utils.clip_grad_norm_(parameters, self.max_norm or math.inf)
         # a batch of blank slices has no variance to normalise by: leave the weights alone, without asking the device
         for parameter in parameters:
             if parameter.grad is not None:

@@ -3,7 +3,6 @@
 import hashlib
 import json
 import logging
-import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -17,6 +16,7 @@ from ..data.image_io import read_channels
 from ..data.raw_dataset import Case, find_cases
 from ..errors import DatasetError, UserError
 from .model_card import ModelCard
+from .prediction_writer import saved_arrays
 
 logger = logging.getLogger(__name__)
 
@@ -52,6 +52,7 @@ class InferenceDataset(IterableDataset):
     ) -> None:
         self.card = card
         self.output_dir = Path(output_dir)
+        self.images_dir = Path(images_dir).resolve()
         self.wanted = {name for name, on in (("probabilities", save_probabilities), ("logits", save_logits)) if on}
         self.overwrite = overwrite
         self.cases, self.failures = find_cases(Path(images_dir), card.file_ending, card.num_channels)
@@ -103,24 +104,25 @@ class InferenceDataset(IterableDataset):
             return False
         if not self.wanted:
             return True
-        try:
-            with np.load(self.output_dir / f"{case.name}.npz") as arrays:
-                return self.wanted <= set(arrays.files)
-        except (OSError, ValueError, EOFError, zipfile.BadZipFile):
-            return False
+        return self.wanted <= saved_arrays(self.output_dir / f"{case.name}.npz")
 
     def _claim_output(self, checkpoint: Path) -> None:
-        """Remember whose predictions the folder holds."""
+        """Remember whose predictions the folder holds, and of which images."""
         record = self.output_dir / "prediction.json"
         content = {"checkpoint_sha256": hashlib.sha256(checkpoint.read_bytes()).hexdigest()}
+        content["images_dir"] = str(self.images_dir)
         found = json.loads(record.read_text(encoding="utf-8")) if record.is_file() else content
-        if found.get("checkpoint_sha256") != content["checkpoint_sha256"]:
+        for key, what in (("checkpoint_sha256", "weights"), ("images_dir", "images")):
+            if found.get(key) == content[key]:
+                continue
             if not self.overwrite:
                 raise UserError(
-                    f"output_dir: {self.output_dir} holds predictions of other weights ({found.get('checkpoint')}); "
+                    f"output_dir: {self.output_dir} holds predictions of other {what} "
+                    f"({found.get('checkpoint')}, {found.get('images_dir')}); "
                     "give another --output_dir, or --overwrite True"
                 )
-            for case in self.cases:  # a run that is interrupted and continued must not mix the two
-                (self.output_dir / (case + self.card.file_ending)).unlink(missing_ok=True)
+            for ending in (self.card.file_ending, ".npz", ".pkl"):
+                for stale in self.output_dir.glob(f"*{ending}"):  # a continued run must not mix the two
+                    stale.unlink()
         self.card.write(self.output_dir)
         write_json(record, {"checkpoint": str(checkpoint), **content})

@@ -1,6 +1,7 @@
 """Write predictions as nnU-Net's prediction folder, in the geometry of the input image."""
 
 import pickle
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,19 @@ from ..atomic import atomic_path
 from ..data.geometry import Geometry, from_canonical
 from ..data.image_io import write_label
 from .model_card import ModelCard
+
+
+def saved_arrays(file: Path) -> set[str]:
+    """Return the names of the arrays in an npz file; none if it is missing or damaged.
+
+    Args:
+        file: Path of the file.
+    """
+    try:
+        with np.load(file) as arrays:
+            return set(arrays.files)
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile):
+        return set()
 
 
 def write_prediction(
@@ -37,15 +51,16 @@ def write_prediction(
         save_logits: Whether `<case>.npz` gets `logits` (K, Z, Y, X), float32.
     """
     folder = Path(output_dir)
+    present = saved_arrays(folder / f"{case}.npz")  # made again too, so that one file never mixes two models
 
     def to_image(array: torch.Tensor) -> np.ndarray:
         canonical = card.preprocessing.slices_back(array.cpu().numpy())
         return np.ascontiguousarray(from_canonical(canonical, geometry))
 
     arrays = {}
-    if save_probabilities:
+    if save_probabilities or "probabilities" in present:
         arrays["probabilities"] = to_image(card.label_map.probabilities(logits))
-    if save_logits:
+    if save_logits or "logits" in present:
         arrays["logits"] = to_image(logits)
     if arrays:
         with atomic_path(folder / f"{case}.npz") as temporary:

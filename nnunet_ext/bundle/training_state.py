@@ -195,7 +195,7 @@ class TrainingState:
             return
         if not self.resume:
             raise UserError(f"resume: {self.file} exists; give another --output_dir, or drop --resume False")
-        content = self._read(engine.state.device)
+        content = self._read()
         try:
             _unwrap(self.network).load_state_dict(content["network"])
         except RuntimeError as error:
@@ -223,9 +223,9 @@ class TrainingState:
         else:
             logger.info(f"continuing from {self.file} after epoch {epoch} of {total}")
 
-    def _read(self, device: torch.device) -> dict[str, Any]:
+    def _read(self) -> dict[str, Any]:
         try:
-            content = torch.load(self.file, map_location=device, weights_only=True)
+            content = torch.load(self.file, map_location="cpu", weights_only=True)
             saved = content["settings"]
         except Exception as error:  # torch raises many kinds for a damaged file
             reason = f"{type(error).__name__}; damaged, or not written by this training"

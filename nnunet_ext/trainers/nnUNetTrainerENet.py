@@ -6,6 +6,6 @@ from .CustomTrainer import CustomTrainer
 
 
 class nnUNetTrainerENet(CustomTrainer):  # noqa: N801
-    """ENet (Paszke 2016) under nnU-Net's own recipe."""
+    """ENet (Paszke 2016) in nnU-Net's pipeline, trained with AdamW."""
 
     preset: ClassVar = {"network": "enet"}

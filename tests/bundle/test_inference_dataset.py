@@ -93,6 +93,27 @@ def test_predictions_of_other_weights_are_refused(open_images, tmp_path, checkpo
         open_images(checkpoint=other)
 
 
+def test_predictions_of_other_images_are_refused(open_images, images_dir, tmp_path, make_card, checkpoint):
+    open_images()
+    moved = images_dir.rename(tmp_path / "elsewhere")
+    with pytest.raises(UserError, match="holds predictions of other images"):
+        InferenceDataset(moved, make_card(), checkpoint, tmp_path / "out")
+
+
+def test_overwriting_removes_everything_that_other_weights_left(open_images, tmp_path):
+    open_images()
+    finish(tmp_path / "out", "a", "no_longer_there")
+    (tmp_path / "out" / "a.npz").touch()
+    other = tmp_path / "other.pt"
+    torch.save({"weight": torch.zeros(1)}, other)
+    open_images(checkpoint=other, overwrite=True)
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [
+        "dataset.json",
+        "plans.json",
+        "prediction.json",
+    ]
+
+
 def test_the_same_weights_in_another_place_are_accepted(open_images, tmp_path, checkpoint):
     open_images()
     moved = tmp_path / "moved.pt"

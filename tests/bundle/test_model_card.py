@@ -83,6 +83,16 @@ def test_a_folder_of_runs_gives_the_newest_best_model(tmp_path):
     assert find_checkpoint(tmp_path / "runs") == newest
 
 
+def test_a_run_of_the_same_data_set_comes_before_newer_ones(tmp_path, caplog):
+    for seconds, name in ((1, "Dataset004_A"), (2, "Dataset005_B")):
+        touch(tmp_path / name / "model_best.pt", seconds)
+        (tmp_path / name / "plans.json").write_text(json.dumps({"dataset_name": name}))
+    assert find_checkpoint(tmp_path, dataset_dir="data/Dataset004_A") == str(tmp_path / "Dataset004_A/model_best.pt")
+    assert not caplog.text
+    assert find_checkpoint(tmp_path, dataset_dir="data/other") == str(tmp_path / "Dataset005_B/model_best.pt")
+    assert "no run was trained on other" in caplog.text
+
+
 def test_the_packaged_model_is_taken_when_there_is_no_run(tmp_path):
     packaged = touch(tmp_path / "bundle" / "models" / "model.pt")
     assert find_checkpoint(tmp_path / "runs", tmp_path / "bundle") == packaged

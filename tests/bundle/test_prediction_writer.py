@@ -176,6 +176,16 @@ def test_flat_images_get_flat_labels(tmp_path, make_card, checkpoint, ending):
     assert np.load(tmp_path / "out" / "a.npz")["probabilities"].shape == (3, 1, 32, 32)
 
 
+def test_arrays_that_are_there_are_made_again_with_the_label(tmp_path, make_card):
+    geometry = Geometry((5, 4, 2), (1.0, 1.0, 1.0), (0.0, 0.0, 0.0), (1.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 1.0))
+    write_prediction(tmp_path, "a", torch.zeros(3, 2, 4, 5), geometry, make_card(), save_probabilities=True)
+    write_prediction(tmp_path, "a", torch.ones(3, 2, 4, 5), geometry, make_card(), save_logits=True)
+    write_prediction(tmp_path, "a", torch.full((3, 2, 4, 5), 2.0), geometry, make_card())
+    with np.load(tmp_path / "a.npz") as arrays:
+        assert set(arrays.files) == {"probabilities", "logits"}
+        assert (arrays["logits"] == 2).all()
+
+
 def test_the_label_file_comes_last(tmp_path, make_card, monkeypatch):
     from nnunet_ext.bundle import prediction_writer
 
