@@ -40,7 +40,7 @@ class GradientClip:
             engine.scaler.unscale_(optimizer)
         parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
         norm = torch.nn.utils.clip_grad_norm_(parameters, self.max_norm or math.inf)
-        # a batch of blank slices has no variance to normalise by: leave the weights alone, without asking the device
+        # a batch of blank slices has no variance to normalise by: learn nothing from it, without asking the device
         for parameter in parameters:
             if parameter.grad is not None:
                 parameter.grad = torch.where(norm.isfinite(), parameter.grad, torch.zeros_like(parameter.grad))
