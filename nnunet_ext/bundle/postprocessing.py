@@ -30,9 +30,10 @@ class DecodePredictiond(MapTransform):
             data: With both keys; other entries are kept.
         """
         out = dict(data)
+        reference = data[self.label_key]
         label = self.label_map.decode(data[self.pred_key])[None]
-        out[self.pred_key] = self._encode(label)
-        out[self.label_key] = self._encode(data[self.label_key])
+        out[self.pred_key] = self._encode(label.to(reference.device))  # the logits may be kept on another device
+        out[self.label_key] = self._encode(reference)
         return out
 
     def _encode(self, label: torch.Tensor) -> torch.Tensor:

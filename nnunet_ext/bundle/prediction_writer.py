@@ -1,5 +1,6 @@
 """Write predictions as nnU-Net's prediction folder, in the geometry of the input image."""
 
+import logging
 import pickle
 import zipfile
 from collections.abc import Callable
@@ -15,6 +16,8 @@ from ..atomic import atomic_path
 from ..data.geometry import Geometry, from_canonical
 from ..data.image_io import write_label
 from .model_card import ModelCard
+
+logger = logging.getLogger(__name__)
 
 
 def saved_arrays(file: Path) -> set[str]:
@@ -108,6 +111,7 @@ class PredictionWriter:
         from monai.engines import IterationEvents
 
         engine.add_event_handler(Events.STARTED, self.write_card)
+        engine.add_event_handler(Events.EXCEPTION_RAISED, self.name_case)
         engine.add_event_handler(IterationEvents.FORWARD_COMPLETED, self.write_batch)
 
     def write_card(self, engine: Workflow) -> None:
@@ -117,6 +121,18 @@ class PredictionWriter:
             engine: The evaluator.
         """
         self.card.write(self.output_dir)
+
+    def name_case(self, engine: Workflow, error: BaseException) -> None:
+        """Say which case was being predicted or written when the run broke off, and what is kept.
+
+        Args:
+            engine: The evaluator.
+            error: What ended the run; it is raised again.
+        """
+        if isinstance(error, Exception) and isinstance(engine.state.batch, dict) and "case" in engine.state.batch:
+            cases = ", ".join(engine.state.batch["case"])
+            logger.error(f"case {cases} failed; those before it lie in {self.output_dir}, the same command goes on")
+        raise error
 
     def write_batch(self, engine: Workflow) -> None:
         """Write the cases of the current batch.

@@ -168,6 +168,9 @@ class RunSummary:
         if engine.state.rank != 0:
             return
         best = self.evaluator.state
+        if not (self.ckpt_dir / BEST_FILE).is_file():
+            logger.info(f"no epoch was completed and validated; run again to continue in {self.ckpt_dir}")
+            return
         steps = "".join(f"\n  {step}" for step in self.next_steps)
         logger.info(
             f"best mean Dice {best.best_metric:.4f} at epoch {best.best_metric_epoch}, "

@@ -214,8 +214,8 @@ class TrainingState:
 
     def _announce(self, engine: Workflow, content: dict[str, Any]) -> None:
         epoch, total = content["epoch"], engine.state.max_epochs
-        if content["stopped_early"]:
-            logger.info(f"{self.file}: this run was stopped early after epoch {epoch}; nothing to do")
+        if content["stopped_early"] and not self._has_patience_left():
+            logger.info(f"{self.file}: stopped early after epoch {epoch}; a larger --early_stop_patience continues it")
             engine.terminate()
         elif epoch >= total:
             logger.info(f"{self.file}: this run is finished ({epoch} epochs); a larger --max_epochs continues it")
@@ -235,6 +235,10 @@ class TrainingState:
             listed = ", ".join(f"{key}: {old} -> {new}" for key, (old, new) in changed.items())
             raise UserError(f"{self.file} belongs to a run with other settings ({listed}); give another --output_dir")
         return content
+
+    def _has_patience_left(self) -> bool:
+        handler = None if self.early_stop is None else _ignite_handler(self.early_stop)
+        return handler is None or handler.counter < handler.patience
 
     def _early_stop_state(self) -> dict[str, Any] | None:
         if self.early_stop is None:

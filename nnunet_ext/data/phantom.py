@@ -172,6 +172,8 @@ def _claim(folder: Path, parameters: dict[str, Any]) -> None:
     """Check that the folder is ours or free, and leave the parameters in it."""
     record = folder / _PARAMETERS_FILE
     advice = "name another folder or remove this one"
+    # Looked at before the record: a process that starts at the same time writes its record first of all.
+    occupied = folder.exists() and (not folder.is_dir() or any(not p.name.startswith(".") for p in folder.iterdir()))
     if record.is_file():
         try:
             found = json.loads(record.read_text(encoding="utf-8"))
@@ -180,7 +182,7 @@ def _claim(folder: Path, parameters: dict[str, Any]) -> None:
         if found != parameters:
             raise DatasetError(f"{folder}: holds phantoms of the parameters {found}, asked for {parameters}; {advice}")
         return
-    if folder.exists() and (not folder.is_dir() or any(not p.name.startswith(".") for p in folder.iterdir())):
+    if occupied:
         raise DatasetError(
             f"{folder}: must be empty or hold phantoms ({_PARAMETERS_FILE}), holds something else; {advice}"
         )

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from monai.data import MetaTensor
 from monai.transforms import Randomizable
 from torch.utils.data import Dataset
 
@@ -100,7 +101,11 @@ class SliceDataset(Dataset):
             return data
         if isinstance(self.transform, Randomizable):
             self.transform.set_random_state(seed=self._item_seed(item))
-        return self.transform(data)
+        # plain tensors, also in worker processes that don't inherit `set_track_meta(False)`
+        return {
+            key: value.as_tensor() if isinstance(value, MetaTensor) else value
+            for key, value in self.transform(data).items()
+        }
 
     def _item_seed(self, item: int) -> int:
         return zlib.crc32(f"{self.seed} {self.epoch} {item}".encode())

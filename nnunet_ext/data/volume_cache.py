@@ -22,6 +22,8 @@ from .normalization import Statistics, crop_ratio, measure_image
 from .raw_dataset import Case, RawDataset
 
 FORMAT = 1
+MAX_THREADS = 8
+"""Cases decoded at once at most: each one is in memory as a whole."""
 FOREGROUND_SAMPLES = 10_000
 """Labelled voxels drawn from each case for the CT statistics; the same number, so that every case counts alike."""
 
@@ -107,11 +109,13 @@ def cache_volumes(
         DatasetError: If cases are unusable; it lists them all.
     """
     root = Path(cache_dir) / dataset.name
-    load = partial(_load_or_decode, dataset, root)
-    with ThreadPoolExecutor(max_workers=os.cpu_count() or 1) as pool:
-        bar = tqdm(pool.map(partial(_collect, load), cases), total=len(cases), desc="cache", unit="case")
-        bar.disable = not progress
-        results = list(bar)
+    load = partial(_collect, partial(_load_or_decode, dataset, root))
+    # Each process of a distributed run begins with another case, and finds what the others have decoded.
+    begin = len(cases) * int(os.environ.get("RANK", 0)) // int(os.environ.get("WORLD_SIZE", 1)) % max(1, len(cases))
+    with ThreadPoolExecutor(max_workers=min(MAX_THREADS, os.cpu_count() or 1)) as pool:
+        order = pool.map(load, cases[begin:] + cases[:begin])
+        turned = list(tqdm(order, total=len(cases), desc="cache", unit="case", disable=not progress))
+    results = turned[len(cases) - begin :] + turned[: len(cases) - begin]
     errors = [result for result in results if isinstance(result, DatasetError)]
     if errors:
         listed = "\n  ".join(str(error) for error in errors[:20])

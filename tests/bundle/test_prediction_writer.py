@@ -186,6 +186,21 @@ def test_arrays_that_are_there_are_made_again_with_the_label(tmp_path, make_card
         assert (arrays["logits"] == 2).all()
 
 
+def test_case_that_breaks_a_run_off_is_named_and_the_others_are_kept(
+    images_dir, tmp_path, make_card, checkpoint, caplog
+):
+    def network(x):
+        if (tmp_path / "out" / "LPS.nii.gz").is_file():
+            raise torch.OutOfMemoryError("no memory left")
+        return threshold(x)
+
+    with pytest.raises(torch.OutOfMemoryError):
+        predict(images_dir, tmp_path / "out", make_card(), checkpoint, network)
+    assert "case PIL failed; those before it lie in" in caplog.text
+    assert len(predict(images_dir, tmp_path / "out", make_card(), checkpoint).cases) == 4
+    assert len(list((tmp_path / "out").glob("*.nii.gz"))) == 4
+
+
 def test_the_label_file_comes_last(tmp_path, make_card, monkeypatch):
     from nnunet_ext.bundle import prediction_writer
 

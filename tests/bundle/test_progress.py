@@ -65,8 +65,16 @@ def test_report_averages_each_label_over_the_cases_that_have_it(caplog):
 
 def test_summary_names_the_best_model_and_the_next_step(tmp_path, caplog):
     evaluator = SimpleNamespace(state=SimpleNamespace(best_metric=0.5, best_metric_epoch=2))
+    (tmp_path / "model_best.pt").touch()
     with caplog.at_level(logging.INFO):
         train(RunSummary(tmp_path, evaluator, ["do this next"]))
     assert "best mean Dice 0.5000 at epoch 2" in caplog.text
     assert str(tmp_path / "model_best.pt") in caplog.text
     assert "do this next" in caplog.text
+
+
+def test_summary_names_no_model_that_was_not_written(tmp_path, caplog):
+    with caplog.at_level(logging.INFO):
+        train(RunSummary(tmp_path, SimpleNamespace(state=None), ["do this next"]))
+    assert "no epoch was completed and validated" in caplog.text
+    assert "do this next" not in caplog.text

@@ -99,6 +99,13 @@ def test_run_that_was_stopped_early_stays_stopped(tmp_path):
     assert Run(tmp_path, 4, metrics, patience=1).run().epochs == []
 
 
+def test_larger_patience_continues_a_run_that_was_stopped_early(tmp_path):
+    metrics = [0.5, 0.4, 0.3, 0.2]
+    assert Run(tmp_path, 4, metrics, patience=1).run().epochs == [1, 2]
+    assert Run(tmp_path, 4, metrics, patience=2).run().epochs == [3]
+    assert Run(tmp_path, 4, metrics, patience=3).run().epochs == [4]
+
+
 def test_finished_run_trains_no_further_and_says_so(tmp_path, caplog):
     first = Run(tmp_path).run()
     with caplog.at_level(logging.INFO):

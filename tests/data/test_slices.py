@@ -59,6 +59,11 @@ def test_item_has_the_canvas_and_types_that_training_needs(phantom):
     assert item["label"].dtype == torch.uint8
 
 
+def test_augmented_items_are_plain_tensors(phantom):
+    item = slices(phantom, transform=augmentation())[5]  # where MONAI tracks meta data, as in a spawned worker
+    assert type(item["image"]) is type(item["label"]) is torch.Tensor
+
+
 def test_index_and_foreground_are_known_without_reading_arrays(phantom, monkeypatch):
     def refuse(*_, **__):
         raise AssertionError("an array was read")

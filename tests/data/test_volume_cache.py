@@ -51,6 +51,15 @@ def test_cases_come_in_the_order_asked_for(raw, cached, tmp_path):
     assert [volume.case for volume in volumes] == ["case_002", "case_001", "case_000"]
 
 
+def test_processes_of_one_run_begin_with_different_cases_and_agree(cached, reads, monkeypatch):
+    monkeypatch.setattr(volume_cache, "MAX_THREADS", 1)
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setenv("RANK", "1")
+    volumes = cached()
+    assert reads == ["case_001_0000.nii.gz", "case_002_0000.nii.gz", "case_000_0000.nii.gz"]
+    assert [volume.case for volume in volumes] == ["case_000", "case_001", "case_002"]
+
+
 @pytest.mark.parametrize("part", ["imagesTr/case_001_0000.nii.gz", "labelsTr/case_001.nii.gz"])
 def test_a_changed_file_is_decoded_again(raw, cached, reads, part):
     cached()
