@@ -1,11 +1,11 @@
-"""Train methods on fold 0 of a data set with the same minutes on CPUs, score them, and print one table.
+"""Train methods on fold 0 of a data set for the same CPU minutes, score them, and print one table.
 
 Each cell (method, data set, minutes) is a JSON file with its commands and per-case scores; cells that exist are not
-run again; one that was interrupted starts anew. `--table` prints what there is.
+run again; one that was interrupted goes on from its last checkpoint. `--table` prints what there is.
 
-The length of a training is fixed before it starts: a short trial measures seconds per iteration, and the number of
-iterations that fits the minutes is trained. Every method gets the same number of threads (`--threads`) and, under
-nnU-Net, one worker that augments. Run it on an idle machine, at most one cell a core.
+The length of a training is fixed before it starts: a short trial measures CPU seconds per iteration (workers
+included), and as many iterations as fit the minutes are trained. So several cells may run side by side, as long as
+none gets more than its one thread.
 """
 
 import argparse
@@ -24,6 +24,8 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+
+import psutil
 
 from nnunet_ext.atomic import write_json
 
@@ -66,25 +68,24 @@ class Cell:
         self.options = options
         self.threads = threads
         self.commands: list[str] = []
+        self.cpu_s = 0.0
         self.trial = self.work.parent / f"trial-{method}.json"
         self.file = RESULTS / f"{dataset_dir.name}-{method}-{minutes:g}min.json"
 
     def run(self) -> None:
         """Measure, train, predict the validation cases, score, and write the JSON file."""
-        shutil.rmtree(self.work, ignore_errors=True)  # of a run that was interrupted, whose minutes nobody counted
         train = self._train_bundle if self.method == "bundle-enet" else self._train_nnunet
-        # the first epoch starts workers and warms caches up: only the difference to a second one counts
         if not self.trial.exists():  # of an earlier cell of other minutes
-            seconds = train(2, TRIAL_ITERATIONS, "trial")["epochs_s"]
-            write_json(self.trial, {"s_per_iteration": seconds[1] / TRIAL_ITERATIONS})
-        iterations = int(self.minutes * 60 / json.loads(self.trial.read_text())["s_per_iteration"])
-        epochs = max(1, round(iterations / 50))
+            train(2, TRIAL_ITERATIONS, trial=True)
+            write_json(self.trial, {"cpu_s_per_iteration": round(self.cpu_s / TRIAL_ITERATIONS, 4)})
+        cost = json.loads(self.trial.read_text())["cpu_s_per_iteration"]
+        epochs = max(1, round(self.minutes * 60 / cost / 50))
+        iterations = int(self.minutes * 60 / cost / epochs)
         self.commands = []
-        result = train(epochs, iterations // epochs, "run")
-        training_s = sum(result["epochs_s"])
+        predictions = train(epochs, iterations)
         scores = self.work / "scores"
         self._call(
-            *(sys.executable, "-m", "evaluation.test3d", "--predictions", result["predictions"], "--source", "labels"),
+            *(sys.executable, "-m", "evaluation.test3d", "--predictions", predictions, "--source", "labels"),
             *("--references", self.dataset_dir / "labelsTr", "--output", scores),
         )
         write_json(
@@ -93,54 +94,57 @@ class Cell:
                 "method": self.method,
                 "dataset": self.dataset_dir.name,
                 "fold": 0,
-                "minutes": self.minutes,
-                "iterations": epochs * (iterations // epochs),
-                "training_s": round(training_s, 1),
+                "cpu_minutes": self.minutes,
+                "iterations": epochs * iterations,
+                "cpu_s_per_iteration": cost,
                 "date": datetime.date.today().isoformat(),
-                "hardware": f"{platform.machine()}, {self.threads} of {os.cpu_count()} cores, no GPU",
+                "hardware": f"{platform.machine()}, one thread, no GPU",
                 "commands": self.commands,
                 "scores": read_scores(scores / "metrics.csv"),
             },
         )
 
-    def _train_bundle(self, epochs: int, iterations: int, name: str) -> dict:
-        output = self.work / name
+    def _train_bundle(self, epochs: int, iterations: int, trial: bool = False) -> Path:
+        output = self.work / ("trial" if trial else "run")
         configs = "['bundles/enet/train.json','bundles/enet/evaluate.json']"
         run = [sys.executable, "-m", "monai.bundle", "run", "--config_file"]
         common = ["--dataset_dir", self.dataset_dir, "--fold", 0, "--output_dir", output]
         common += ["--cache_dir", self.work.parent / "cache", *self.options]
-        length = ["--max_epochs", epochs, "--iterations_per_epoch", iterations, "--val_interval", max(1, epochs // 4)]
-        log = self._call(*run, "bundles/enet/train.json", *common, *length)
-        if name == "run":
+        interval = 3 if trial else max(1, epochs // 4)
+        length = ["--max_epochs", epochs, "--iterations_per_epoch", iterations, "--val_interval", interval]
+        marks = (r"Epoch\[1\] Complete", r"validation ?\[") if trial else None
+        self._call(*run, "bundles/enet/train.json", *common, *length, between=marks)
+        if not trial:
             self._call(*run, configs, *common)
-        return {"epochs_s": _trainer_epochs(log), "predictions": output / "validation"}
+        return output / "validation"
 
-    def _train_nnunet(self, epochs: int, iterations: int, name: str) -> dict:
+    def _train_nnunet(self, epochs: int, iterations: int, trial: bool = False) -> Path:
         trainer, options = NNUNET[self.method]
         number = str(int(re.match(r"Dataset(\d+)", self.dataset_dir.name)[1]))  # type: ignore[index]
-        configuration = f"2d_{self.method.replace('-', '_')}_{self.minutes:g}_{name}"
+        configuration = f"2d_{self.method.replace('-', '_')}_{self.minutes:g}_{'trial' if trial else 'run'}"
         length = [f"epochs={epochs}", f"iterations_per_epoch={iterations}", "val_iterations_per_epoch=1"]
         configure = [sys.executable, "-m", "nnunet_ext", "configure", "-d", number, "-c", "2d"]
         results = Path(os.environ["nnUNet_results"]) / self.dataset_dir.name  # noqa: SIM112
         fold = results / f"{trainer}__nnUNetPlans__{configuration}" / "fold_0"
-        shutil.rmtree(fold.parent, ignore_errors=True)  # of an earlier run with other options
-        self._call(*configure, "--name", configuration, "--set", *options, *length)
+        if trial:
+            shutil.rmtree(fold.parent, ignore_errors=True)
+        self._call(*configure, "--name", configuration, "--set", *options, *length, "save_every=1")
+        train = [sys.executable, "-c", NNUNET_TRAIN, number, configuration, 0, "-tr", trainer, "-device", "cpu"]
+        started = (fold / "checkpoint_latest.pth").exists() or (fold / "checkpoint_final.pth").exists()
         # a trial needs no predictions of the validation cases, which nnU-Net makes after the last epoch
-        until = "Training done" if name == "trial" else None
-        train = [sys.executable, "-c", NNUNET_TRAIN]
-        log = self._call(*train, number, configuration, 0, "-tr", trainer, "-device", "cpu", until=until)
-        seconds = [float(match) for match in re.findall(r"Epoch time: ([\d.]+) s", log)]
-        return {"epochs_s": seconds, "predictions": fold / "validation"}
+        marks = (r"Epoch 1 ", "Training done") if trial else None
+        self._call(*train, *(["--c"] if started else []), between=marks)
+        return fold / "validation"
 
-    def _call(self, *words: object, until: str | None = None) -> str:
-        """Run a command, at most until its output holds a text; return the output."""
+    def _call(self, *words: object, between: tuple[str, str] | None = None) -> None:
+        """Run a command; with two marks, measure its CPU seconds between them and end it at the second."""
         command = [str(word) for word in words]
         places = {sys.executable: "python", f"{self.dataset_dir.parent}/": "$nnUNet_raw/", f"{Path.cwd()}/": ""}
         shown = shlex.join(command).replace(shlex.join([sys.executable, "-c", NNUNET_TRAIN]), "nnUNetv2_train")
         for place, name in places.items():  # the file says what was run, not where
             shown = shown.replace(place, name)
         self.commands.append(shown)
-        print("$ " + self.commands[-1], flush=True)
+        print("$ " + shown, flush=True)
         self.work.mkdir(parents=True, exist_ok=True)
         file = self.work / "log.txt"
         limits = {"CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": str(self.threads), "nnUNet_n_proc_DA": "1"}
@@ -150,41 +154,38 @@ class Cell:
                 command, stdout=log, stderr=subprocess.STDOUT, env={**os.environ, **limits}, start_new_session=True
             )
             try:
-                while run.poll() is None:
-                    if until and until in _read(file, start):
-                        return _read(file, start)
-                    time.sleep(0.5)
+                if between is not None:
+                    self.cpu_s = _cpu_between(run, file, start, *between)
+                    return
+                if run.wait() != 0:
+                    raise SystemExit(f"{shown}\nended with exit code {run.returncode}; see {file}")
             finally:
                 if run.poll() is None:
                     os.killpg(run.pid, signal.SIGKILL)
                     run.wait()
-        if run.returncode != 0:
-            raise SystemExit(f"{shown}\nended with exit code {run.returncode}; see {file}")
-        return _read(file, start)
 
 
-def _read(file: Path, start: int) -> str:
-    with file.open("rb") as stream:
-        stream.seek(start)
-        return stream.read().decode("utf-8", errors="replace")
+def _cpu_between(run: subprocess.Popen, file: Path, start: int, first: str, last: str) -> float:
+    """Return the CPU seconds that a process and its children spend between two marks in their output."""
+    at_first = None
+    while run.poll() is None:
+        with file.open("rb") as stream:
+            stream.seek(start)
+            text = stream.read().decode("utf-8", errors="replace")
+        now = _cpu_seconds(run.pid)
+        if at_first is None and re.search(first, text):
+            at_first = now
+        if re.search(last, text):
+            assert at_first is not None
+            return now - at_first
+        time.sleep(0.2)
+    raise SystemExit(f"the trial ended early with exit code {run.returncode}; see {file}")
 
 
-def _trainer_epochs(log: str) -> list[float]:
-    """Return the seconds of each epoch of a MONAI trainer, without the validations inside it."""
-    seconds: list[float] = []
-    depth, validations = 0, 0.0
-    for event, clock in re.findall(r"(Engine run resuming|Epoch\[\d+\] Complete|Engine run finished)(.*)", log):
-        parts = re.findall(r"Time taken: (\d+):(\d+):([\d.]+)", clock) or [(0, 0, 0)]
-        taken = sum(float(part) * unit for part, unit in zip(parts[0], (3600, 60, 1), strict=True))
-        if event.startswith("Engine run resuming"):
-            depth += 1
-        elif event.startswith("Epoch") and depth == 1:
-            seconds.append(taken - validations)
-            validations = 0.0
-        elif event == "Engine run finished":
-            depth -= 1
-            validations += taken if depth == 1 else 0.0
-    return seconds
+def _cpu_seconds(pid: int) -> float:
+    process = psutil.Process(pid)
+    times = [part.cpu_times() for part in (process, *process.children(recursive=True))]
+    return sum(t.user + t.system for t in times)
 
 
 def read_scores(file: Path) -> dict[str, dict[str, dict[str, float | str]]]:
@@ -208,7 +209,7 @@ def read_scores(file: Path) -> dict[str, dict[str, dict[str, float | str]]]:
 
 def print_table() -> None:
     """Print every cell there is as a Markdown table."""
-    print("| data set | method | minutes | iterations | label | Dice | HD95 mm | cases | missed |")
+    print("| data set | method | CPU minutes | iterations | label | Dice | HD95 mm | cases | missed |")
     print("|---|---|---|---|---|---|---|---|---|")
     for file in sorted(RESULTS.glob("*.json")):
         cell = json.loads(file.read_text(encoding="utf-8"))
@@ -219,7 +220,7 @@ def print_table() -> None:
             missed = sum(math.isinf(float(v)) for v in metrics["hd95_mm"].values())
             mean = statistics.fmean(value for value in dice if not math.isnan(value))
             print(
-                f"| {cell['dataset']} | {cell['method']} | {cell['training_s'] / 60:.1f} | {cell['iterations']} "
+                f"| {cell['dataset']} | {cell['method']} | {cell['cpu_minutes']:g} | {cell['iterations']} "
                 f"| {label} | {mean:.3f} | {distance} | {len(dice)} | {missed} |"
             )
 
@@ -233,7 +234,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--dataset-dir", type=Path, help="raw data set in $nnUNet_raw, planned and preprocessed (2d)")
     parser.add_argument("--methods", nargs="+", choices=METHODS, default=METHODS)
-    parser.add_argument("--minutes", type=float, default=10.0, help="training minutes a method")
+    parser.add_argument("--minutes", type=float, default=10.0, help="CPU minutes of training")
     parser.add_argument("--threads", type=int, default=1, help="CPU threads of a training")
     parser.add_argument("--work", type=Path, default=Path("runs/compare"), help="folder of runs and predictions")
     parser.add_argument("--bundle-options", nargs=argparse.REMAINDER, default=[], help="more options of the bundle")
