@@ -132,7 +132,7 @@ class Cell:
         train = [sys.executable, "-c", NNUNET_TRAIN, number, configuration, 0, "-tr", trainer, "-device", "cpu"]
         started = (fold / "checkpoint_latest.pth").exists() or (fold / "checkpoint_final.pth").exists()
         # a trial needs no predictions of the validation cases, which nnU-Net makes after the last epoch
-        marks = (r"Epoch 1 ", "Training done") if trial else None
+        marks = (r": Epoch 1\b", "Training done") if trial else None
         self._call(*train, *(["--c"] if started else []), between=marks)
         return fold / "validation"
 
