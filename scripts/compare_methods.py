@@ -140,6 +140,7 @@ class Cell:
         """Run a command; with two marks, measure its CPU seconds between them and end it at the second."""
         command = [str(word) for word in words]
         places = {sys.executable: "python", f"{self.dataset_dir.parent}/": "$nnUNet_raw/", f"{Path.cwd()}/": ""}
+        places[f"{os.environ.get('nnUNet_results', '')}/"] = "$nnUNet_results/"  # noqa: SIM112
         shown = shlex.join(command).replace(shlex.join([sys.executable, "-c", NNUNET_TRAIN]), "nnUNetv2_train")
         for place, name in places.items():  # the file says what was run, not where
             shown = shown.replace(place, name)
