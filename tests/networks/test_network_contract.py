@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from nnunet_ext.networks import available, build_network
+from nnunet_ext.networks import available, build_network, network_class
 
 SIZES = {2: (32, 48), 3: (16, 32, 24)}
 ODD_SIZES = {2: (37, 45), 3: (17, 19, 21)}
@@ -17,6 +17,12 @@ CASES = [
     pytest.param(key, dims, id=f"{key}-{dims}d") for key, info in available().items() for dims in info.spatial_dims
 ]
 each_network = pytest.mark.parametrize(("key", "dims"), CASES)
+
+
+def build(key: str, in_channels: int, num_classes: int, dims: int) -> torch.nn.Module:
+    """Build a network in the small size that it names for CPUs, if it names one."""
+    small = getattr(network_class(key), "small_options", {})
+    return build_network(key, in_channels, num_classes, spatial_dims=dims, **small)
 
 
 @pytest.fixture(autouse=True)
@@ -41,13 +47,14 @@ def test_options_have_defaults(key):
     info = available()[key]
     options = info.options()
     assert inspect.Parameter.empty not in options.values()
-    build_network(key, 1, 2, spatial_dims=info.spatial_dims[0], **options)
+    with torch.device("meta"):
+        build_network(key, 1, 2, spatial_dims=info.spatial_dims[0], **options)
 
 
 @each_network
 @pytest.mark.parametrize(("channels", "classes"), [(1, 2), (2, 5), (3, 1), (7, 14), (20, 3)])
 def test_logits_have_a_channel_a_class_and_the_size_of_the_image(key, dims, channels, classes):
-    network = build_network(key, channels, classes, spatial_dims=dims).eval()
+    network = build(key, channels, classes, dims).eval()
     logits = network(images(dims, channels=channels))
     assert isinstance(logits, torch.Tensor)
     assert logits.shape == (2, classes, *SIZES[dims])
@@ -56,7 +63,7 @@ def test_logits_have_a_channel_a_class_and_the_size_of_the_image(key, dims, chan
 
 @each_network
 def test_odd_sizes_give_logits_of_that_size_or_a_documented_error(key, dims):
-    network = build_network(key, 1, 3, spatial_dims=dims).eval()
+    network = build(key, 1, 3, dims).eval()
     try:
         logits = network(images(dims, sizes=ODD_SIZES))
     except ValueError as error:
@@ -68,7 +75,10 @@ def test_odd_sizes_give_logits_of_that_size_or_a_documented_error(key, dims):
 
 @each_network
 def test_gradient_reaches_every_trainable_parameter(key, dims):
-    network = build_network(key, 2, 3, spatial_dims=dims).train()
+    network = build(key, 2, 3, dims).train()
+    with torch.no_grad():
+        for parameter in network.parameters():  # what starts as zero, such as half of a LoRA, blocks its other half
+            parameter += 0.01 * torch.randn_like(parameter)
     network(images(dims, channels=2)).square().mean().backward()
     trainable = {name: p for name, p in network.named_parameters() if p.requires_grad}
     assert trainable
@@ -77,16 +87,16 @@ def test_gradient_reaches_every_trainable_parameter(key, dims):
 
 @each_network
 def test_training_takes_a_batch_of_one(key, dims):
-    network = build_network(key, 1, 2, spatial_dims=dims).train()
+    network = build(key, 1, 2, dims).train()
     network(images(dims, batch=1)).mean().backward()
 
 
 @each_network
 def test_state_dict_round_trip_gives_equal_logits(key, dims, tmp_path):
-    network = build_network(key, 1, 3, spatial_dims=dims)
+    network = build(key, 1, 3, dims)
     network.train()(images(dims))  # so that running statistics differ from their initial values
     torch.save(network.state_dict(), tmp_path / "model.pt")
-    other = build_network(key, 1, 3, spatial_dims=dims)
+    other = build(key, 1, 3, dims)
     other.load_state_dict(torch.load(tmp_path / "model.pt", weights_only=True), strict=True)
     x = images(dims)
     with torch.no_grad():
@@ -96,7 +106,7 @@ def test_state_dict_round_trip_gives_equal_logits(key, dims, tmp_path):
 @each_network
 @pytest.mark.parametrize("value", [0.0, 1.0, -1000.0])
 def test_constant_image_gives_finite_logits_and_gradients_in_a_batch(key, dims, value):
-    network = build_network(key, 1, 3, spatial_dims=dims)
+    network = build(key, 1, 3, dims)
     x = images(dims)
     x[0] = value  # a batch of nothing else has no variance to normalise by: its gradients may overflow
     assert network.eval()(x).isfinite().all()
@@ -110,13 +120,13 @@ def test_constant_image_gives_finite_logits_and_gradients_in_a_batch(key, dims, 
 @each_network
 @pytest.mark.parametrize("training", [True, False])
 def test_logits_fit_half_precision_sums_after_initialisation(key, dims, training):
-    network = build_network(key, 1, 3, spatial_dims=dims).train(training)
+    network = build(key, 1, 3, dims).train(training)
     assert network(images(dims)).abs().max() < 6000
 
 
 @each_network
 def test_eval_is_deterministic_and_independent_of_batch_mates(key, dims):
-    network = build_network(key, 1, 3, spatial_dims=dims).eval()
+    network = build(key, 1, 3, dims).eval()
     x = images(dims, batch=3)
     with torch.no_grad():
         together, again = network(x), network(x)
@@ -128,7 +138,7 @@ def test_eval_is_deterministic_and_independent_of_batch_mates(key, dims):
 @each_network
 @pytest.mark.parametrize("training", [True, False])
 def test_input_is_not_modified(key, dims, training):
-    network = build_network(key, 1, 3, spatial_dims=dims).train(training)
+    network = build(key, 1, 3, dims).train(training)
     x = images(dims)
     before = x.clone()
     network(x)
@@ -137,7 +147,7 @@ def test_input_is_not_modified(key, dims, training):
 
 @each_network
 def test_returned_logits_can_be_changed_in_place(key, dims):
-    network = build_network(key, 1, 3, spatial_dims=dims).eval()
+    network = build(key, 1, 3, dims).eval()
     x = images(dims)
     with torch.inference_mode():
         first = network(x)
@@ -148,7 +158,7 @@ def test_returned_logits_can_be_changed_in_place(key, dims):
 
 @each_network
 def test_bfloat16_autocast_stays_near_full_precision(key, dims):
-    network = build_network(key, 1, 3, spatial_dims=dims).eval()
+    network = build(key, 1, 3, dims).eval()
     x = images(dims)
     with torch.no_grad():
         full = network(x)
@@ -164,7 +174,7 @@ def test_bfloat16_autocast_stays_near_full_precision(key, dims):
 
 @each_network
 def test_few_steps_overfit_one_image(key, dims):
-    network = build_network(key, 1, 2, spatial_dims=dims).train()
+    network = build(key, 1, 2, dims).train()
     size = SIZES[dims]
     centred = torch.meshgrid(*(torch.linspace(-1, 1, n) for n in size), indexing="ij")
     target = (sum(axis**2 for axis in centred) < 0.4).long()[None]

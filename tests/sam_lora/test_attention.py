@@ -1,0 +1,83 @@
+"""The lean attention is SAM's own, to rounding, and keeps nothing of size tokens x tokens."""
+
+import pytest
+import torch
+from segment_anything.modeling.image_encoder import Attention
+
+from sam_lora import attention
+from sam_lora.attention import RelativeAttention
+
+
+def twins(size: tuple[int, int], dim: int = 48, heads: int = 3) -> tuple[Attention, RelativeAttention]:
+    """SAM's attention and ours with equal weights."""
+    stock = Attention(dim, heads, use_rel_pos=True, input_size=size)
+    torch.nn.init.normal_(stock.rel_pos_h)
+    torch.nn.init.normal_(stock.rel_pos_w)
+    ours = RelativeAttention(dim, heads, size)
+    state = {name: value for name, value in stock.state_dict().items() if not name.startswith("qkv.")}
+    for end in ("weight", "bias"):
+        parts = getattr(stock.qkv, end).chunk(3)
+        state |= {f"qkv.{part}_proj.{end}": value for part, value in zip("qkv", parts, strict=True)}
+    ours.load_state_dict(state)
+    return stock, ours
+
+
+@pytest.fixture(params=["blocks", "fused"])
+def way(request, monkeypatch) -> str:
+    """Both implementations; blocks so small that heads and queries are cut."""
+    monkeypatch.setattr(attention, "_BLOCK_BYTES", 4 * 200)
+    if request.param == "fused":
+        monkeypatch.setattr(attention, "attend", attention._attend_fused)
+    return request.param
+
+
+@pytest.mark.parametrize("size", [(4, 4), (7, 5), (1, 6)])
+def test_result_and_gradients_are_sams(size, way):
+    stock, ours = twins(size)
+    x = torch.randn(2, *size, 48)
+    inputs = [x.clone().requires_grad_() for _ in range(2)]
+    outputs = [network(part) for network, part in zip((stock, ours), inputs, strict=True)]
+    torch.testing.assert_close(outputs[1], outputs[0], rtol=1e-4, atol=1e-5)
+    weights = torch.randn_like(outputs[0])
+    for output in outputs:
+        (output * weights).sum().backward()
+    torch.testing.assert_close(inputs[1].grad, inputs[0].grad, rtol=1e-4, atol=1e-5)
+    for name in ("rel_pos_h", "rel_pos_w", "proj.weight"):
+        torch.testing.assert_close(
+            ours.get_parameter(name).grad, stock.get_parameter(name).grad, rtol=1e-4, atol=1e-4, msg=name
+        )
+    split = torch.cat([ours.get_parameter(f"qkv.{part}_proj.weight").grad for part in "qkv"])
+    torch.testing.assert_close(split, stock.qkv.weight.grad, rtol=1e-4, atol=1e-4)
+
+
+def test_result_without_gradient_is_the_same(way):
+    _, ours = twins((6, 6))
+    x = torch.randn(1, 6, 6, 48)
+    with torch.no_grad():
+        quiet = ours(x)
+    torch.testing.assert_close(quiet, ours(x), rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("frozen", ["q", "k", "v"])
+def test_gradients_are_made_only_where_they_are_asked_for(frozen):
+    parts = {name: torch.randn(2, 12, 8, requires_grad=name != frozen) for name in "qkv"}
+    rows, columns = torch.randn(2, 12, 3, requires_grad=True), torch.randn(2, 12, 4)
+    attention.attend(parts["q"], parts["k"], parts["v"], rows, columns).sum().backward()
+    assert {name for name, part in parts.items() if part.grad is None} == {frozen}
+    assert rows.grad is not None
+    assert columns.grad is None
+
+
+def test_nothing_of_size_tokens_by_tokens_is_kept_for_the_gradient():
+    _, ours = twins((16, 16))
+    kept = []
+    with torch.autograd.graph.saved_tensors_hooks(lambda tensor: kept.append(tensor.numel()) or tensor, lambda t: t):
+        ours(torch.randn(1, 16, 16, 48, requires_grad=True))
+    assert max(kept) < 256 * 256
+
+
+def test_large_scores_do_not_overflow(way):
+    stock, ours = twins((4, 4))
+    x = 300 * torch.randn(1, 4, 4, 48)
+    with torch.no_grad():
+        torch.testing.assert_close(ours(x), stock(x), rtol=1e-3, atol=1e-2)
