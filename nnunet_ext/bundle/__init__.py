@@ -2,6 +2,7 @@
 
 from .command_line import guard_command_line
 from .distributed import distribute, join_process_group
+from .explanations import Explanations, grad_cam
 from .gradient_clip import GradientClip
 from .inference_dataset import InferenceDataset
 from .inferers import ResizedSliceInferer
@@ -11,7 +12,9 @@ from .next_steps import prediction_command, scoring_command
 from .panels import PredictionPanels
 from .postprocessing import DecodePredictiond
 from .prediction_writer import PredictionWriter, write_prediction
+from .pretrained import initialize
 from .progress import Progress, RunSummary, TimeEstimate, ValidationReport
+from .schedules import warmup_schedule
 from .training_data import TrainingData, prepare_data
 from .training_state import BestModel, SeedEpoch, TrainingState, better
 from .validate_last import ValidateLastEpoch
@@ -19,6 +22,7 @@ from .validate_last import ValidateLastEpoch
 __all__ = [
     "BestModel",
     "DecodePredictiond",
+    "Explanations",
     "GradientClip",
     "InferenceDataset",
     "ModelCard",
@@ -37,11 +41,14 @@ __all__ = [
     "better",
     "distribute",
     "find_checkpoint",
+    "grad_cam",
     "guard_command_line",
+    "initialize",
     "join_process_group",
     "prediction_command",
     "prepare_data",
     "read_model_card",
     "scoring_command",
+    "warmup_schedule",
     "write_prediction",
 ]

@@ -47,7 +47,9 @@ class ResizedSliceInferer(Inferer):
         logits: torch.Tensor | None = None
         for start in range(0, batch * depth, self.batch_size):
             part = resize_slices(slices[start : start + self.batch_size], self.image_size)
-            predicted = resize_slices(network(part, *args, **kwargs).float(), (height, width))
+            output = network(part, *args, **kwargs)
+            output = output[0] if isinstance(output, list) else output  # deep supervision: the finest comes first
+            predicted = resize_slices(output.float(), (height, width))
             if logits is None:
                 logits = predicted.new_empty((batch * depth, *predicted.shape[1:]), device=device)
             logits[start : start + len(part)] = predicted

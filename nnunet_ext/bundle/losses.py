@@ -6,6 +6,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from ..data.label_map import LabelMap
+from ..data.resize import resize_labels
 
 
 class SegmentationLoss(nn.Module):
@@ -38,13 +39,15 @@ class SegmentationLoss(nn.Module):
         """Compute the loss.
 
         Args:
-            logits: Shape (B, K, *S).
-            label: Label values, shape (B, 1, *S).
+            logits: Shape (B, K, H, W).
+            label: Label values, shape (B, 1, H', W'); where the size differs, the nearest value is taken.
 
         Returns:
             Scalar; logits are taken as float32, because Dice sums overflow half precision.
         """
         logits = logits.float()
+        if label.shape[2:] != logits.shape[2:]:
+            label = resize_labels(label, (logits.shape[2], logits.shape[3]))
         # not MONAI's DiceCELoss: its cross-entropy is a softmax over the regions, although they overlap
         if self.label_map.has_regions:
             target = self.label_map.encode(label)

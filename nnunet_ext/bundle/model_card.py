@@ -2,7 +2,7 @@
 
 import json
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -28,24 +28,34 @@ class ModelCard:
         dataset_name: Name of the data set that trained the model.
         preprocessing: What images need.
         image_size: Canvas (H, W) of the network in pixels.
+        network_options: Further options that the network must be built with, as JSON.
     """
 
     dataset_json: dict[str, Any]
     dataset_name: str
     preprocessing: Preprocessing
     image_size: tuple[int, int]
+    network_options: dict[str, Any] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, dataset: RawDataset, preprocessing: Preprocessing, image_size: tuple[int, int]) -> "ModelCard":
+    def of(
+        cls,
+        dataset: RawDataset,
+        preprocessing: Preprocessing,
+        image_size: tuple[int, int],
+        network_options: dict[str, Any] | None = None,
+    ) -> "ModelCard":
         """Describe a model that is about to be trained.
 
         Args:
             dataset: Its data set.
             preprocessing: Its preprocessing.
             image_size: Canvas (H, W) in pixels.
+            network_options: Further options of the network.
         """
         description = {key: value for key, value in dataset.description.items() if key != "dataset"}
-        return cls(description, dataset.name, preprocessing, (int(image_size[0]), int(image_size[1])))
+        size = int(image_size[0]), int(image_size[1])
+        return cls(description, dataset.name, preprocessing, size, dict(network_options or {}))
 
     @property
     def label_map(self) -> LabelMap:
@@ -74,11 +84,16 @@ class ModelCard:
             folder: Where the weights or the predictions lie.
         """
         natural = self.file_ending.lower() in NATURAL_IMAGE_ENDINGS
+        section = {
+            "image_size": list(self.image_size),
+            "preprocessing": self.preprocessing.to_json(),
+            "network_options": self.network_options,
+        }
         plans = {
             "dataset_name": self.dataset_name,
             "plans_name": "nnUNetPlans",
             "image_reader_writer": "NaturalImage2DIO" if natural else "SimpleITKIO",
-            "nnunet_ext": {"image_size": list(self.image_size), "preprocessing": self.preprocessing.to_json()},
+            "nnunet_ext": section,
         }
         write_json(Path(folder) / "dataset.json", self.dataset_json)
         write_json(Path(folder) / "plans.json", plans)
@@ -108,7 +123,8 @@ def read_model_card(checkpoint: str | Path) -> ModelCard:
         preprocessing = Preprocessing.from_json(section["preprocessing"])
     except (ValueError, KeyError, TypeError) as error:
         raise UserError(f"{plans_file}: not written by a bundle's training ({error!r})") from error
-    return ModelCard(dataset_json, plans["dataset_name"], preprocessing, (height, width))
+    options = section.get("network_options", {})
+    return ModelCard(dataset_json, plans["dataset_name"], preprocessing, (height, width), options)
 
 
 def find_checkpoint(ckpt_dir: str | Path, bundle_root: str | Path = ".", dataset_dir: str | Path | None = None) -> str:

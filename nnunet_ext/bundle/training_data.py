@@ -3,6 +3,7 @@
 import os
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from ..data.folds import fold_cases
 from ..data.geometry import Geometry
@@ -62,6 +63,7 @@ def prepare_data(
     image_size: tuple[int, int],
     cache_dir: str | os.PathLike,
     slice_axis: int | str = "auto",
+    network_options: dict[str, Any] | None = None,
 ) -> TrainingData:
     """Open a data set, split it, decode it into the cache and fix its preprocessing.
 
@@ -71,6 +73,7 @@ def prepare_data(
         image_size: Canvas (H, W) of the network in pixels.
         cache_dir: Folder of decoded volumes, shared by runs and folds.
         slice_axis: 0 (axial), 1, 2, or "auto" (the axis of the thickest slices).
+        network_options: Options of the network, kept beside the weights.
 
     Returns:
         The fold, ready to train.
@@ -84,5 +87,5 @@ def prepare_data(
     volumes = dict(zip(together, cache_volumes(dataset, list(together.values()), Path(cache_dir)), strict=True))
     train = [volumes[case.name] for case in cases.train]
     preprocessing = fit_preprocessing(dataset, train, slice_axis)
-    card = ModelCard.of(dataset, preprocessing, image_size)
+    card = ModelCard.of(dataset, preprocessing, image_size, network_options)
     return TrainingData(dataset, preprocessing, train, [volumes[case.name] for case in cases.val], card)

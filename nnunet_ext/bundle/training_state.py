@@ -66,6 +66,8 @@ class SeedEpoch:
 class BestModel:
     """Write the weights of the best validation as a plain state dict; attach it to the evaluator.
 
+    Where the network has an adapter, on frozen weights of a file, the adapter is saved beside them.
+
     Args:
         ckpt_dir: Folder of the run.
         network: The network; a distributed wrapper is taken off.
@@ -94,8 +96,11 @@ class BestModel:
         if engine.state.best_metric_epoch != engine.state.epoch or engine.state.rank != 0:
             return
         self.card.write(self.ckpt_dir)
+        network: Any = _unwrap(self.network)
         with atomic_path(self.ckpt_dir / BEST_FILE) as temporary:
-            torch.save(_unwrap(self.network).state_dict(), temporary)
+            torch.save(network.state_dict(), temporary)
+        if getattr(network, "has_adapter", False):
+            network.save_adapter(self.ckpt_dir / "adapter")
 
 
 def better(current: float, best: float) -> bool:

@@ -1,6 +1,7 @@
 """Every folder of bundles/, and a way to run its configurations inside this process on a tiny data set."""
 
 import contextlib
+import json
 import sys
 from pathlib import Path
 from types import MappingProxyType
@@ -16,26 +17,28 @@ from nnunet_ext.errors import UserError
 REPOSITORY = Path(__file__).resolve().parents[2]
 BUNDLES = sorted(path.name for path in (REPOSITORY / "bundles").iterdir() if (path / "configs").is_dir())
 
+TINY = {
+    "max_epochs": 1,
+    "iterations_per_epoch": 10,
+    "batch_size": 2,
+    "image_size": [32, 32],
+    "val_interval": 1,
+    "num_workers": 0,
+    "amp": False,
+}
+
 
 class Bundle:
     """A bundle's files, and its workflows."""
-
-    tiny = MappingProxyType(
-        {
-            "max_epochs": 1,
-            "iterations_per_epoch": 10,
-            "batch_size": 2,
-            "image_size": [32, 32],
-            "val_interval": 1,
-            "num_workers": 0,
-            "amp": False,
-        }
-    )
 
     def __init__(self, name: str) -> None:
         self.name = name
         self.root = REPOSITORY / "bundles" / name
         self.configs = self.root / "configs"
+        demo = json.loads((self.configs / "demo.json").read_text())
+        demo.pop("output_dir")
+        self.tiny = MappingProxyType({**demo, **TINY})
+        """Overrides for a training of seconds: the demo's small network, and less of everything."""
 
     def files(self, *names: str) -> list[str]:
         """Return the paths that people type: those of the links at the bundle's root."""

@@ -134,8 +134,14 @@ def test_twenty_iterations_on_real_data_lower_the_loss(bundle, workspace, shared
     (root / "dataset.json").write_text(json.dumps(description))
     bundle.run(
         "train",
-        **{**bundle.tiny, "image_size": [64, 64], "batch_size": 8, "iterations_per_epoch": 10, "max_epochs": 2},
-        warmup_iterations=1,
+        **{
+            **bundle.tiny,
+            "image_size": [64, 64],
+            "batch_size": 8,
+            "iterations_per_epoch": 10,
+            "max_epochs": 2,
+            "warmup_iterations": 1,
+        },
         dataset_dir=str(root),
         cache_dir="cache",
         output_dir="run",

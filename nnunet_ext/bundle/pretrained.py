@@ -1,0 +1,50 @@
+"""Weights that a network starts from."""
+
+import logging
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from ..errors import UserError
+
+logger = logging.getLogger(__name__)
+
+
+def initialize(network: nn.Module, pretrained: str | None, bundle_root: str | Path, dataset_dir: str | Path) -> Any:
+    """Load the weights that a network starts from, by the network's own `load_pretrained`.
+
+    On the built-in phantom a missing file is a warning, because there is nothing to lose.
+
+    Args:
+        network: The network.
+        pretrained: Weight file, looked for here and in the bundle; `none` for random weights.
+        bundle_root: The bundle.
+        dataset_dir: Data set of the training.
+
+    Returns:
+        The network.
+
+    Raises:
+        UserError: If the file is missing (with the user's own data), damaged, or does not fit.
+    """
+    if pretrained is None or pretrained.lower() in ("", "none"):
+        logger.info("the network starts from random weights (pretrained is none)")
+        return network
+    places = [Path(pretrained), Path(bundle_root) / pretrained]
+    file = next((place for place in places if place.is_file()), None)
+    if file is None:
+        advice = (
+            f"fetch it: python -m monai.bundle download_large_files --bundle_path {bundle_root}; "
+            "or start from random weights: --pretrained none"
+        )
+        if not (Path(dataset_dir) / "phantom.json").is_file():
+            raise UserError(f"pretrained: neither {places[0]} nor {places[1]} exists; {advice}")
+        logger.warning(f"NO PRE-TRAINED WEIGHTS: {places[1]} is missing, the network starts from random ones; {advice}")
+        return network
+    try:
+        report = network.load_pretrained(file)  # type: ignore[operator]
+    except ValueError as error:
+        raise UserError(f"pretrained: {error}") from error
+    logger.info(f"{file}: {report}")
+    return network
