@@ -5,7 +5,11 @@ A network class may say, beside what `nnunet_ext.networks` asks of it:
 * `training_defaults`: dictionary of options that train it well under nnU-Net, such as its learning rate;
 * `default_options(patch_size)`: static method, options of the network that fit a patch size.
 * `deep_supervision_scales`: for a network with the option `deep_supervision`, the size of each of its outputs
-  relative to its input, finest first, such as `[[1, 1], [0.5, 0.5]]`.
+  relative to its input, finest first, such as `[[1, 1], [0.5, 0.5]]`;
+* `deep_supervision_weights`: weights of their losses; nnU-Net's own (halved from one to the next) if not said;
+* `load_pretrained(file)`: method, loads what `pretrained=` names, and returns a report of what was loaded;
+* `has_adapter` and `save_adapter(folder)`: whether what was trained can be saved alone, and how;
+* `small_options`: options of a small variant, for tests.
 """
 
 from collections.abc import Mapping, Sequence

@@ -136,6 +136,9 @@ class Options:
     oversample_foreground: float = _option(
         0.33, float, "share of each batch that must show foreground", minimum=0, maximum=1
     )
+    pretrained: str | None = _option(
+        None, str, "file of weights to start from, for networks that take one; none: random", optional=True
+    )
     mirror: bool = _option(True, bool, "mirror images in training, and average over mirrored images in prediction")
     save_every: int = _option(1, int, "epochs between checkpoints", minimum=1)
     seed: int | None = _option(None, int, "seed of the initial weights; none: random", minimum=0, optional=True)

@@ -38,6 +38,11 @@ def resolve(given: Mapping[str, Any], *, patch_size: Sequence[int], preset: Mapp
     values["network_options"] = complete_options(key, network_options, patch_size)
     if values.get("deep_supervision") and not has_deep_supervision(key):
         raise OptionError(f"network {key} has no deep supervision; set deep_supervision=false")
+    if (
+        values.get("warmup_epochs", 0) >= values.get("epochs", option_default("epochs"))
+        and "warmup_epochs" not in given
+    ):
+        values["warmup_epochs"] = 0  # a recommended warm-up is for trainings of more than a few epochs
     return Options(**{**optimizer.defaults(), **values})
 
 

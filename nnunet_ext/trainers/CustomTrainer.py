@@ -135,8 +135,9 @@ class CustomTrainer(nnUNetTrainer):
         scales = self._get_deep_supervision_scales()
         if scales is None:
             return loss
-        weights = 0.5 ** np.arange(len(scales))
-        if len(scales) > 1:
+        own = getattr(network_class(self.options.network), "deep_supervision_weights", None)
+        weights = 0.5 ** np.arange(len(scales)) if own is None else np.array(own)
+        if len(scales) > 1 and own is None:
             # nnU-Net leaves the coarsest output out; DDP without compile needs every parameter in the loss.
             weights[-1] = 1e-6 if self.is_ddp and not self._do_i_compile() else 0
         return DeepSupervisionWrapper(loss, weights / weights.sum())
@@ -152,9 +153,12 @@ class CustomTrainer(nnUNetTrainer):
         if self.options.network == PLANNED:
             super().set_deep_supervision_enabled(enabled)
             return
+        self._bare_network().deep_supervision = enabled
+
+    def _bare_network(self) -> Any:
+        """Return the network without the wrappers of several processes and of the compiler."""
         network = self.network.module if self.is_ddp else self.network
-        network = network._orig_mod if isinstance(network, OptimizedModule) else network
-        network.deep_supervision = enabled
+        return network._orig_mod if isinstance(network, OptimizedModule) else network
 
     def configure_rotation_dummyDA_mirroring_and_inital_patch_size(self) -> tuple:  # noqa: N802
         """Return nnU-Net's augmentation settings, without mirroring if the options say so."""
@@ -168,7 +172,30 @@ class CustomTrainer(nnUNetTrainer):
     def on_train_start(self) -> None:
         """Prepare the training as nnU-Net does; refuse to mix models of different options in one folder."""
         self._refuse_other_options(of_other_folds=not self.continued)
+        if not self.was_initialized:
+            self.initialize()
+        if not self.continued:
+            self._load_pretrained()
         super().on_train_start()
+
+    def _load_pretrained(self) -> None:
+        """Load the weights to start from; never when a training goes on, nor for prediction."""
+        load = getattr(self._bare_network(), "load_pretrained", None)
+        file = self.options.pretrained
+        if file is None:
+            if load is not None:
+                self.print_to_log_file(
+                    f"WARNING: {self.options.network} starts from RANDOM weights; set pretrained=FILE by "
+                    "python -m nnunet_ext configure",
+                    add_timestamp=False,
+                )
+            return
+        if load is None:
+            raise OptionError(f"network {self.options.network} takes no pretrained file; leave pretrained out")
+        try:
+            self.print_to_log_file(f"{file}: {load(file)}")
+        except ValueError as error:
+            raise OptionError(f"pretrained: {error}") from error
 
     def load_checkpoint(self, filename_or_checkpoint: dict | str) -> None:
         """Load a checkpoint, after a check that it was trained with these options."""
@@ -182,6 +209,10 @@ class CustomTrainer(nnUNetTrainer):
             return
         with atomic_path(filename) as temporary:
             super().save_checkpoint(str(temporary))
+        path = Path(filename)
+        network = self._bare_network()
+        if path.stem in ("checkpoint_best", "checkpoint_final") and getattr(network, "has_adapter", False):
+            network.save_adapter(path.with_name(path.stem.replace("checkpoint", "adapter")))
 
     def _refuse_other_options(self, of_other_folds: bool) -> None:
         """Refuse options that differ from those beside the weights: prediction would use them for all folds."""

@@ -55,6 +55,9 @@ LOSSES: dict[str, LossChoice] = {
     "dice_ce": LossChoice(
         lambda setting: _dice_and_cross_entropy(setting, 1, 1), "soft Dice + cross-entropy, nnU-Net's own"
     ),
+    "samed": LossChoice(
+        lambda setting: _dice_and_cross_entropy(setting, 0.8, 0.2), "0.8 soft Dice + 0.2 cross-entropy, SAMed's own"
+    ),
     "ce": LossChoice(lambda setting: _dice_and_cross_entropy(setting, 0, 1), "cross-entropy alone"),
     "dice": LossChoice(lambda setting: _dice_and_cross_entropy(setting, 1, 0), "soft Dice alone"),
 }

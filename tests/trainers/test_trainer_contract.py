@@ -12,7 +12,7 @@ from nnunetv2.utilities.find_objects import recursive_find_trainer_class_by_name
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
 from nnunet_ext import trainers
-from nnunet_ext.network_choice import network_choices
+from nnunet_ext.network_choice import network_choices, network_class
 from nnunet_ext.options import PLANS_KEYS, option_default, option_fields
 from nnunet_ext.plans import SECTION
 
@@ -25,10 +25,16 @@ def trainer_class(request, folders):
 
 
 @pytest.fixture
-def configuration(trainer_class) -> str:
+def configuration(trainer_class, folders) -> str:
     """A planned configuration that the trainer's network can work on."""
     key = trainer_class.preset.get("network", option_default("network"))
-    return "2d" if 2 in network_choices()[key].spatial_dims else "3d_fullres"
+    planned = "2d" if 2 in network_choices()[key].spatial_dims else "3d_fullres"
+    small = getattr(network_class(key), "small_options", {})
+    if not small:
+        return planned
+    settings = [f"network.{name}={value}" for name, value in small.items()]
+    folders.configure("small", f"network={key}", *settings, configuration=planned)
+    return "small"
 
 
 @pytest.fixture
