@@ -94,7 +94,7 @@ def export_bundle(
         models_dir.mkdir(parents=True)
         if random_init:
             logger.warning(f"WARNING: {RANDOM_WARNING}")
-            card = export_random_weights(source, models_dir, metadata, _image_size(configs))
+            card = export_random_weights(source, models_dir, metadata, *_demo_network(configs))
         else:
             chosen = Path(checkpoint) if checkpoint else choose_checkpoint(source, Path(runs_dir) / bundle)
             logger.info(f"weights: {chosen}")
@@ -136,11 +136,14 @@ def _needed_code(configs: dict[str, dict[str, Any]]) -> NeededCode:
     return code
 
 
-def _image_size(configs: dict[str, dict[str, Any]]) -> tuple[int, int]:
-    size = configs.get("train.json", {}).get("image_size")
+def _demo_network(configs: dict[str, dict[str, Any]]) -> tuple[tuple[int, int], dict[str, Any]]:
+    """Return canvas and options of the network that the demo trains, for random weights."""
+    train = configs.get("train.json", {})
+    values = {**train, **configs.get("demo.json", {})}
+    size = values.get("image_size")
     if not (isinstance(size, list) and len(size) == 2 and all(isinstance(n, int) for n in size)):
         raise UserError(f"configs/train.json: image_size must be [height, width] for --random-init, got {size!r}")
-    return size[0], size[1]
+    return (size[0], size[1]), {name: values[name] for name in train.get("network_options", {})}
 
 
 def _write_configs(

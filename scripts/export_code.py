@@ -137,12 +137,12 @@ class NeededCode:
             self._add_module(f"{module}.{name}")
             return
         folder = self.modules[module].parent
-        files = sorted(folder.glob("*.py")) if "__getattr__" in defined else []
+        files = sorted(folder.rglob("*.py")) if "__getattr__" in defined else []
         sources = [path for path in files if name in _defined_names(ast.parse(path.read_text(encoding="utf-8")), False)]
         if len(sources) != 1:
             found = ", ".join(path.name for path in sources) or "none"
             raise UserError(f"{where}: {module} must define {name} in exactly one of its modules, found {found}")
-        self._add_module(f"{module}.{sources[0].stem}")
+        self._add_module(".".join((module, *sources[0].relative_to(folder).with_suffix("").parts)))
 
     def _add_third_party(self, top: str, where: str) -> None:
         if top not in sys.stdlib_module_names:

@@ -42,7 +42,11 @@ def export_weights(bundle_dir: Path, models_dir: Path, checkpoint: Path) -> Mode
 
 
 def export_random_weights(
-    bundle_dir: Path, models_dir: Path, metadata: dict[str, Any], image_size: tuple[int, int]
+    bundle_dir: Path,
+    models_dir: Path,
+    metadata: dict[str, Any],
+    image_size: tuple[int, int],
+    network_options: dict[str, Any],
 ) -> ModelCard:
     """Write fresh weights of a fixed seed, and a description that the metadata and a phantom yield.
 
@@ -51,11 +55,12 @@ def export_random_weights(
         models_dir: Folder to write.
         metadata: Content of the bundle's `metadata.json`, for channels and labels.
         image_size: Canvas (H, W) of the network in pixels.
+        network_options: Further options of the network.
 
     Returns:
         The description of the model.
     """
-    card = _phantom_card(metadata, image_size)
+    card = _phantom_card(metadata, image_size, network_options)
     card.write(models_dir)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
@@ -142,7 +147,7 @@ def _save(network: nn.Module, models_dir: Path) -> None:
     torch.save(state, models_dir / "model.pt")
 
 
-def _phantom_card(metadata: dict[str, Any], image_size: tuple[int, int]) -> ModelCard:
+def _phantom_card(metadata: dict[str, Any], image_size: tuple[int, int], network_options: dict[str, Any]) -> ModelCard:
     formats = metadata["network_data_format"]
     channels = formats["inputs"]["image"]["channel_def"]
     outputs = formats["outputs"]["pred"]["channel_def"]
@@ -155,4 +160,4 @@ def _phantom_card(metadata: dict[str, Any], image_size: tuple[int, int]) -> Mode
         "labels": {outputs[key]: int(key) for key in sorted(outputs, key=int)},
         "file_ending": ".nii.gz",
     }
-    return ModelCard(dataset_json, "RandomWeights", Preprocessing(schemes, 0), image_size)
+    return ModelCard(dataset_json, "RandomWeights", Preprocessing(schemes, 0), image_size, network_options)
