@@ -67,6 +67,7 @@ class Demo:
         self.preprocessed = root / "preprocessed" / DATASET
         self.trained = root / "results" / DATASET / f"{TRAINER}__nnUNetPlans__{self.configuration}"
         self.environment = {
+            "OMP_WAIT_POLICY": "PASSIVE",  # threads that spin take a busy machine's cores from those that compute
             **os.environ,
             "nnUNet_raw": str(root / "raw"),
             "nnUNet_preprocessed": str(root / "preprocessed"),
