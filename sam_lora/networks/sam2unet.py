@@ -9,6 +9,7 @@ from peft import LoraConfig
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from ..adaptable import Adaptable
 from ..checkpoint_file import LoadReport
 from ..hiera import HieraEncoder
 from ..input_channels import InputChannels
@@ -22,7 +23,7 @@ _BLOCK = r"encoder\.trunk\.blocks\.{}\.attn\.qkv\.(q|v)_proj"
 _WIDTH = 64
 
 
-class SAM2UNet(nn.Module):
+class SAM2UNet(Adaptable):
     """Segment 2D images with SAM2's encoder, which stays frozen behind adapters, and a small decoder that trains.
 
     The image is stretched to `image_size` inside, and the logits are stretched back.
@@ -107,7 +108,6 @@ class SAM2UNet(nn.Module):
         }
         self.image_size = multiples_of(32, "image_size", pair(image_size))
         self.tuning = tuning
-        self.base_file: Path | None = None
         self.deep_supervision = deep_supervision
 
         self.input_channels = InputChannels(in_channels)
@@ -144,38 +144,11 @@ class SAM2UNet(nn.Module):
         """Return the options that fit a patch size (H, W): the published canvas, or a smaller one for small patches."""
         return {"image_size": 256 if max(patch_size) <= 128 else 352}
 
-    def load_pretrained(self, file: str | Path) -> LoadReport:
-        """Load weights to start from: Meta's SAM2 of this size, or a released SAM2-UNet.
-
-        Args:
-            file: The weights.
-
-        Returns:
-            What was loaded, resized, left fresh, and not expected.
-
-        Raises:
-            CheckpointError: If the file is damaged, or of another model or size.
-        """
+    def _load_base(self, file: str | Path) -> LoadReport:
+        """Load Meta's SAM2 of this size, or a released SAM2-UNet."""
         from ..sam2_checkpoint import load_pretrained
 
-        report = load_pretrained(self, file)
-        self.base_file = Path(file)
-        return report
-
-    @property
-    def has_adapter(self) -> bool:
-        """Whether an adapter can be saved: there are updates, and the frozen weights came from a file."""
-        return self.lora_config is not None and self.base_file is not None
-
-    def save_adapter(self, folder: str | Path) -> None:
-        """Write what was trained as a peft folder.
-
-        Args:
-            folder: See `sam_lora.adapter_folder.save_adapter`.
-        """
-        from ..adapter_folder import save_adapter
-
-        save_adapter(self, folder, self.base_file, self.options)
+        return load_pretrained(self, file)
 
     @property
     def saved_modules(self) -> list[str]:

@@ -8,9 +8,10 @@ from typing import Any
 import torch
 from peft import LoraConfig
 from segment_anything.modeling.prompt_encoder import PromptEncoder
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
+from ..adaptable import Adaptable
 from ..checkpoint_file import LoadReport
 from ..class_decoder import ClassDecoder
 from ..image_encoder import ImageEncoder
@@ -25,7 +26,7 @@ _ENCODER_BLOCK = r"image_encoder\.blocks\.{}\.attn\.qkv\.(q|v)_proj"
 _DECODER_LAYERS = r"mask_decoder\.transformer\.(layers\.\d+\.)?\w*attn\w*\.(q|v)_proj"
 
 
-class SAMed(nn.Module):
+class SAMed(Adaptable):
     """Segment 2D images with SAM, adapted by LoRA on the queries and values of its image encoder.
 
     The image fills the encoder's canvas: it is stretched to `image_size` inside, and the logits are stretched back.
@@ -111,7 +112,6 @@ class SAMed(nn.Module):
         }
         self.image_size = multiples_of(PATCH_SIZE, "image_size", pair(image_size))
         self.tuning = tuning
-        self.base_file: Path | None = None
         self.decoder = decoder
         self.low_resolution = low_resolution
 
@@ -142,38 +142,11 @@ class SAMed(nn.Module):
         side = max(patch_size)
         return {"image_size": 256 if side <= 128 else 512}
 
-    def load_pretrained(self, file: str | Path) -> LoadReport:
-        """Load weights to start from: Meta's SAM of this size.
-
-        Args:
-            file: The weights.
-
-        Returns:
-            What was loaded, resized, left fresh, and not expected.
-
-        Raises:
-            CheckpointError: If the file is damaged, or of another model or size.
-        """
+    def _load_base(self, file: str | Path) -> LoadReport:
+        """Load Meta's SAM of this size."""
         from ..sam_checkpoint import load_sam
 
-        report = load_sam(self, file)
-        self.base_file = Path(file)
-        return report
-
-    @property
-    def has_adapter(self) -> bool:
-        """Whether an adapter can be saved: there are updates, and the frozen weights came from a file."""
-        return self.lora_config is not None and self.base_file is not None
-
-    def save_adapter(self, folder: str | Path) -> None:
-        """Write what was trained as a peft folder.
-
-        Args:
-            folder: See `sam_lora.adapter_folder.save_adapter`.
-        """
-        from ..adapter_folder import save_adapter
-
-        save_adapter(self, folder, self.base_file, self.options)
+        return load_sam(self, file)
 
     @property
     def saved_modules(self) -> list[str]:
