@@ -43,8 +43,10 @@ class ImageEncoder(ImageEncoderViT):
         grid = image_size[0] // PATCH_SIZE, image_size[1] // PATCH_SIZE
         self.pos_embed = nn.Parameter(torch.zeros(1, *grid, variant.embed_dim))
         for block in self.blocks:
-            size = (block.window_size, block.window_size) if block.window_size else grid
-            block.attn = RelativeAttention(variant.embed_dim, variant.num_heads, size)
+            windowed = block.window_size > 0
+            size = (block.window_size, block.window_size) if windowed else grid
+            block.attn = RelativeAttention(variant.embed_dim, variant.num_heads, size, windowed)
+            block.window_size = 0  # the attention cuts its windows
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the embedding of images."""

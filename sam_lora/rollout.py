@@ -1,7 +1,7 @@
 """Which parts of an image a region's prediction attends to, through all blocks of SAM's encoder."""
 
 import torch
-from segment_anything.modeling.image_encoder import Block, window_partition, window_unpartition
+from segment_anything.modeling.image_encoder import Block
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -45,16 +45,9 @@ def attention_rollout(network: SAMed, x: Tensor, region: Tensor) -> Tensor:
 
 def _spread(block: Block, tokens: Tensor, share: Tensor) -> Tensor:
     """Return the shares (B, H, W, 1) after they went from the queries of a block to what these attend to."""
-    size = tokens.shape[1:3]
-    if block.window_size:
-        tokens, padded = window_partition(tokens, block.window_size)
-        share, _ = window_partition(share, block.window_size)
     attention = block.attn
     assert isinstance(attention, RelativeAttention)
-    given = share.flatten(1).repeat_interleave(attention.num_heads, dim=0)[:, None]
-    spread = attention.spread(tokens, given).unflatten(0, (len(tokens), -1)).mean(1)
-    spread = spread.reshape(*share.shape)
-    if block.window_size:  # what padding gets is lost to the image: it goes back to where the rest went
-        spread = window_unpartition(spread, block.window_size, padded, (size[0], size[1]))
+    spread = attention.spread(tokens, share)
+    if attention.windowed:  # what padding gets is lost to the image: it goes back to where the rest went
         spread = spread / spread.sum((1, 2, 3), keepdim=True).clamp(min=1e-12)
     return spread

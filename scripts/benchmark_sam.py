@@ -51,6 +51,7 @@ def stock_attention(network: Any) -> nn.Module:
             return self.proj(attended.permute(0, 2, 3, 1, 4).reshape(batch, height, width, -1))
 
     for block in network.image_encoder.blocks:
+        block.window_size = block.attn.size[0] if block.attn.windowed else 0
         block.attn = StockAttention(block.attn)
     return network
 

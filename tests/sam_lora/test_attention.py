@@ -2,18 +2,29 @@
 
 import pytest
 import torch
-from segment_anything.modeling.image_encoder import Attention
+from segment_anything.modeling.image_encoder import Attention, window_partition, window_unpartition
 
 from sam_lora import attention
 from sam_lora.attention import RelativeAttention
 
 
-def twins(size: tuple[int, int], dim: int = 48, heads: int = 3) -> tuple[Attention, RelativeAttention]:
+class WindowedAttention(Attention):
+    """SAM's attention with what its block does around it."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        side = (len(self.rel_pos_h) + 1) // 2
+        windows, padded = window_partition(x, side)
+        return window_unpartition(super().forward(windows), side, padded, (x.shape[1], x.shape[2]))
+
+
+def twins(
+    size: tuple[int, int], windowed: bool = False, dim: int = 48, heads: int = 3
+) -> tuple[Attention, RelativeAttention]:
     """SAM's attention and ours with equal weights."""
-    stock = Attention(dim, heads, use_rel_pos=True, input_size=size)
+    stock = (WindowedAttention if windowed else Attention)(dim, heads, use_rel_pos=True, input_size=size)
     torch.nn.init.normal_(stock.rel_pos_h)
     torch.nn.init.normal_(stock.rel_pos_w)
-    ours = RelativeAttention(dim, heads, size)
+    ours = RelativeAttention(dim, heads, size, windowed)
     state = {name: value for name, value in stock.state_dict().items() if not name.startswith("qkv.")}
     for end in ("weight", "bias"):
         parts = getattr(stock.qkv, end).chunk(3)
@@ -26,15 +37,12 @@ def twins(size: tuple[int, int], dim: int = 48, heads: int = 3) -> tuple[Attenti
 def way(request, monkeypatch) -> str:
     """Both implementations; blocks so small that heads and queries are cut."""
     monkeypatch.setattr(attention, "_BLOCK_BYTES", 4 * 200)
-    if request.param == "fused":
-        monkeypatch.setattr(attention, "attend", attention._attend_fused)
+    monkeypatch.setattr(attention, "_by_blocks", lambda x: request.param == "blocks")
     return request.param
 
 
-@pytest.mark.parametrize("size", [(4, 4), (7, 5), (1, 6)])
-def test_result_and_gradients_are_sams(size, way):
-    stock, ours = twins(size)
-    x = torch.randn(2, *size, 48)
+def assert_twins_agree(stock: Attention, ours: RelativeAttention, x: torch.Tensor) -> None:
+    """Compare results and all gradients."""
     inputs = [x.clone().requires_grad_() for _ in range(2)]
     outputs = [network(part) for network, part in zip((stock, ours), inputs, strict=True)]
     torch.testing.assert_close(outputs[1], outputs[0], rtol=1e-4, atol=1e-5)
@@ -46,8 +54,19 @@ def test_result_and_gradients_are_sams(size, way):
         torch.testing.assert_close(
             ours.get_parameter(name).grad, stock.get_parameter(name).grad, rtol=1e-4, atol=1e-4, msg=name
         )
-    split = torch.cat([ours.get_parameter(f"qkv.{part}_proj.weight").grad for part in "qkv"])
-    torch.testing.assert_close(split, stock.qkv.weight.grad, rtol=1e-4, atol=1e-4)
+    for end in ("weight", "bias"):
+        split = torch.cat([ours.get_parameter(f"qkv.{part}_proj.{end}").grad for part in "qkv"])
+        torch.testing.assert_close(split, stock.qkv.get_parameter(end).grad, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("size", [(4, 4), (7, 5), (1, 6)])
+def test_result_and_gradients_are_sams(size, way):
+    assert_twins_agree(*twins(size), torch.randn(2, *size, 48))
+
+
+@pytest.mark.parametrize("image", [(4, 4), (8, 4), (3, 2), (5, 9), (4, 7)])
+def test_windows_are_sams_also_where_the_border_cuts_them(image, way):
+    assert_twins_agree(*twins((4, 4), windowed=True), torch.randn(2, *image, 48))
 
 
 def test_result_without_gradient_is_the_same(way):
