@@ -23,18 +23,50 @@ import statistics
 import subprocess
 import sys
 import time
+from dataclasses import dataclass
 from pathlib import Path
 
 import psutil
 
 from nnunet_ext.atomic import write_json
 
-RESULTS = Path("bundles/enet/docs/results")
 TRIAL_ITERATIONS = 20
-NNUNET = {
-    # name: (trainer, options of `configure`)
-    "nnunet-enet": ("nnUNetTrainerENet", ["network=enet", "batch_size=8"]),
-    "nnunet-stock-2d": ("CustomTrainer", ["network=planned", "batch_size=8"]),
+
+
+@dataclass(frozen=True)
+class Method:
+    """What is trained, and how.
+
+    Args:
+        bundle: The bundle; for an nnU-Net trainer, the one whose docs keep the results.
+        trainer: nnU-Net trainer; none: the bundle itself is run.
+        options: Options of the bundle, or of `configure`.
+    """
+
+    bundle: str
+    trainer: str | None = None
+    options: tuple[str, ...] = ()
+
+
+# weights of SAM and SAM2 are not to be had everywhere: their networks start from random ones, and train whole
+_SCRATCH = ("--tuning", "all", "--pretrained", "none", "--learning_rate", "0.001")
+_NNUNET_SCRATCH = ("network.tuning=all", "learning_rate=0.001", "batch_size=8")
+METHODS = {
+    "bundle-enet": Method("enet"),
+    "nnunet-enet": Method("enet", "nnUNetTrainerENet", ("network=enet", "batch_size=8")),
+    "nnunet-stock-2d": Method("enet", "CustomTrainer", ("network=planned", "batch_size=8")),
+    "bundle-samed-small": Method("samed", options=("--variant", "small", *_SCRATCH)),
+    "nnunet-samed-small": Method(
+        "samed",
+        "nnUNetTrainerSAMed",
+        ("network=samed", "network.variant=small", "network.image_size=128", *_NNUNET_SCRATCH),
+    ),
+    "bundle-sam2unet-tiny": Method("sam2unet", options=("--variant", "tiny", *_SCRATCH)),
+    "nnunet-sam2unet-tiny": Method(
+        "sam2unet",
+        "nnUNetTrainerSAM2UNet",
+        ("network=sam2unet", "network.variant=tiny", "network.image_size=128", *_NNUNET_SCRATCH),
+    ),
 }
 # nnU-Net takes every core on a CPU, whatever OMP_NUM_THREADS says
 NNUNET_TRAIN = """
@@ -43,14 +75,13 @@ multiprocessing.cpu_count = lambda: int(os.environ["OMP_NUM_THREADS"])
 from nnunetv2.run.run_training import run_training_entry
 run_training_entry()
 """
-METHODS = ["bundle-enet", *NNUNET]
 
 
 class Cell:
     """One method on one data set for a number of minutes.
 
     Args:
-        method: One of `METHODS`.
+        name: One of `METHODS`.
         dataset_dir: nnU-Net raw data set, in `$nnUNet_raw`.
         minutes: Training time.
         work: Folder for runs and predictions.
@@ -59,22 +90,24 @@ class Cell:
     """
 
     def __init__(
-        self, method: str, dataset_dir: Path, minutes: float, work: Path, options: list[str], threads: int
+        self, name: str, dataset_dir: Path, minutes: float, work: Path, options: list[str], threads: int
     ) -> None:
-        self.method = method
+        self.name = name
+        self.method = METHODS[name]
         self.dataset_dir = dataset_dir
         self.minutes = minutes
-        self.work = work / dataset_dir.name / f"{method}-{minutes:g}min"
+        self.work = work / dataset_dir.name / f"{name}-{minutes:g}min"
         self.options = options
         self.threads = threads
         self.commands: list[str] = []
         self.cpu_s = 0.0
-        self.trial = self.work.parent / f"trial-{method}.json"
-        self.file = RESULTS / f"{dataset_dir.name}-{method}-{minutes:g}min.json"
+        self.trial = self.work.parent / f"trial-{name}.json"
+        results = Path("bundles") / self.method.bundle / "docs/results"
+        self.file = results / f"{dataset_dir.name}-{name}-{minutes:g}min.json"
 
     def run(self) -> None:
         """Measure, train, predict the validation cases, score, and write the JSON file."""
-        train = self._train_bundle if self.method == "bundle-enet" else self._train_nnunet
+        train = self._train_nnunet if self.method.trainer else self._train_bundle
         if not self.trial.exists():  # of an earlier cell of other minutes
             train(2, TRIAL_ITERATIONS, trial=True)
             write_json(self.trial, {"cpu_s_per_iteration": round(self.cpu_s / TRIAL_ITERATIONS, 4)})
@@ -91,7 +124,7 @@ class Cell:
         write_json(
             self.file,
             {
-                "method": self.method,
+                "method": self.name,
                 "dataset": self.dataset_dir.name,
                 "fold": 0,
                 "cpu_minutes": self.minutes,
@@ -106,30 +139,41 @@ class Cell:
 
     def _train_bundle(self, epochs: int, iterations: int, trial: bool = False) -> Path:
         output = self.work / ("trial" if trial else "run")
-        configs = "['bundles/enet/train.json','bundles/enet/evaluate.json']"
+        train = f"bundles/{self.method.bundle}/train.json"
+        evaluate = f"['{train}','bundles/{self.method.bundle}/evaluate.json']"
         run = [sys.executable, "-m", "monai.bundle", "run", "--config_file"]
         common = ["--dataset_dir", self.dataset_dir, "--fold", 0, "--output_dir", output]
-        common += ["--cache_dir", self.work.parent / "cache", *self.options]
+        common += ["--cache_dir", self.work.parent / "cache", *self.method.options, *self.options]
         interval = 3 if trial else max(1, epochs // 4)
         length = ["--max_epochs", epochs, "--iterations_per_epoch", iterations, "--val_interval", interval]
         marks = (r"Epoch\[1\] Complete", r"validation ?\[") if trial else None
-        self._call(*run, "bundles/enet/train.json", *common, *length, between=marks)
+        self._call(*run, train, *common, *length, between=marks)
         if not trial:
-            self._call(*run, configs, *common)
+            self._call(*run, evaluate, *common)
         return output / "validation"
 
     def _train_nnunet(self, epochs: int, iterations: int, trial: bool = False) -> Path:
-        trainer, options = NNUNET[self.method]
         number = str(int(re.match(r"Dataset(\d+)", self.dataset_dir.name)[1]))  # type: ignore[index]
-        configuration = f"2d_{self.method.replace('-', '_')}_{self.minutes:g}_{'trial' if trial else 'run'}"
+        configuration = f"2d_{self.name.replace('-', '_')}_{self.minutes:g}_{'trial' if trial else 'run'}"
         length = [f"epochs={epochs}", f"iterations_per_epoch={iterations}", "val_iterations_per_epoch=1"]
         configure = [sys.executable, "-m", "nnunet_ext", "configure", "-d", number, "-c", "2d"]
         results = Path(os.environ["nnUNet_results"]) / self.dataset_dir.name  # noqa: SIM112
-        fold = results / f"{trainer}__nnUNetPlans__{configuration}" / "fold_0"
+        fold = results / f"{self.method.trainer}__nnUNetPlans__{configuration}" / "fold_0"
         if trial:
             shutil.rmtree(fold.parent, ignore_errors=True)
-        self._call(*configure, "--name", configuration, "--set", *options, *length, "save_every=1")
-        train = [sys.executable, "-c", NNUNET_TRAIN, number, configuration, 0, "-tr", trainer, "-device", "cpu"]
+        self._call(*configure, "--name", configuration, "--set", *self.method.options, *length, "save_every=1")
+        train = [
+            sys.executable,
+            "-c",
+            NNUNET_TRAIN,
+            number,
+            configuration,
+            0,
+            "-tr",
+            self.method.trainer,
+            "-device",
+            "cpu",
+        ]
         started = (fold / "checkpoint_latest.pth").exists() or (fold / "checkpoint_final.pth").exists()
         # a trial needs no predictions of the validation cases, which nnU-Net makes after the last epoch
         marks = (r": Epoch 1\b", "Training done") if trial else None
@@ -212,7 +256,7 @@ def print_table() -> None:
     """Print every cell there is as a Markdown table."""
     print("| data set | method | CPU minutes | iterations | label | Dice | HD95 mm | cases | missed |")
     print("|---|---|---|---|---|---|---|---|---|")
-    for file in sorted(RESULTS.glob("*.json")):
+    for file in sorted(Path().glob("bundles/*/docs/results/Dataset*min.json")):
         cell = json.loads(file.read_text(encoding="utf-8"))
         for label, metrics in cell["scores"].items():
             dice = [float(value) for value in metrics["dice"].values()]
@@ -234,7 +278,7 @@ def main() -> int:
     """
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--dataset-dir", type=Path, help="raw data set in $nnUNet_raw, planned and preprocessed (2d)")
-    parser.add_argument("--methods", nargs="+", choices=METHODS, default=METHODS)
+    parser.add_argument("--methods", nargs="+", choices=METHODS, default=list(METHODS))
     parser.add_argument("--minutes", type=float, default=10.0, help="CPU minutes of training")
     parser.add_argument("--threads", type=int, default=1, help="CPU threads of a training")
     parser.add_argument("--work", type=Path, default=Path("runs/compare"), help="folder of runs and predictions")
