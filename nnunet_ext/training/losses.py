@@ -6,7 +6,7 @@ Builders import nnU-Net when called, so that reading the table costs nothing.
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from torch import nn
+from torch import Tensor, nn
 
 
 @dataclass(frozen=True)
@@ -49,6 +49,24 @@ def _dice_and_cross_entropy(setting: LossSetting, dice_weight: float, entropy_we
     if setting.has_regions:
         return DC_and_BCE_loss({}, dice, use_ignore_label=setting.ignore_label is not None, **weights)
     return DC_and_CE_loss(dice, {}, ignore_label=setting.ignore_label, **weights)
+
+
+class ResizedTarget(nn.Module):
+    """Give a loss its target in the size of the logits, by the nearest value.
+
+    Args:
+        loss: The loss, called as `loss(logits, target)`.
+    """
+
+    def __init__(self, loss: nn.Module) -> None:
+        super().__init__()
+        self.loss = loss
+
+    def forward(self, logits: Tensor, target: Tensor) -> Tensor:
+        """Compute the loss of logits (B, K, *S) and a target (B, C, *T)."""
+        from ..data.resize import resize_labels
+
+        return self.loss(logits, resize_labels(target, logits.shape[2:]))
 
 
 LOSSES: dict[str, LossChoice] = {
