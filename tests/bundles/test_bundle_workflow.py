@@ -13,6 +13,7 @@ import SimpleITK as sitk  # noqa: N813
 import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from nnunet_ext.bundle.losses import LOSSES
 from nnunet_ext.errors import UserError
 
 
@@ -106,6 +107,18 @@ def test_variation_trains_evaluates_and_predicts(bundle, variation, varied, work
     options = {"dataset_dir": varied["dataset_dir"], "ckpt_dir": "varied", "output_dir": "predicted", "amp": False}
     bundle.run("inference", workflow_type="infer", **options)
     assert len(list(Path("predicted").glob("*.nii.gz"))) == 2
+
+
+def test_bundle_trains_with_each_loss_that_it_names(bundle, tiny_phantom, workspace):
+    default = json.loads((bundle.configs / "train.json").read_text()).get("loss_name")
+    if default is None:
+        pytest.skip("the bundle has no loss_name")
+    options = {"dataset_dir": str(tiny_phantom), "cache_dir": "cache", **bundle.tiny}
+    for name in LOSSES:
+        bundle.run("train", **options, loss_name=name, output_dir=name)
+        assert Path(name, "model_best.pt").is_file()
+    with pytest.raises(UserError, match=f"other settings .*loss_name: {name} -> {default}"):
+        bundle.run("train", **options, loss_name=default, output_dir=name)
 
 
 def test_variation_combines_with_the_demo(bundle, variation, tiny_phantom, workspace):
