@@ -7,6 +7,8 @@ A network class may say, beside what `nnunet_ext.networks` asks of it:
 * `deep_supervision_scales`: for a network with the option `deep_supervision`, the size of each of its outputs
   relative to its input, finest first, such as `[[1, 1], [0.5, 0.5]]`;
 * `deep_supervision_weights`: weights of their losses; nnU-Net's own (halved from one to the next) if not said;
+* the constructor option `low_resolution`: in training, and never in evaluation mode, logits as large as the network
+  makes them, for the training option `loss_resolution=low`;
 * `load_pretrained(file)`: method, loads what `pretrained=` names, and returns a report of what was loaded;
 * `has_adapter` and `save_adapter(folder)`: whether what was trained can be saved alone, and how;
 * `small_options`: options of a small variant, for tests.
@@ -21,6 +23,8 @@ from .errors import OptionError
 from .networks import NetworkInfo, available, build_network
 
 PLANNED = "planned"
+_SET_BY_TRAINING = {"deep_supervision": "deep_supervision=true", "low_resolution": "loss_resolution=low"}
+"""Options of networks that an option of the training sets."""
 
 
 class PlannedNetwork:
@@ -66,12 +70,20 @@ def has_deep_supervision(key: str) -> bool:
     return hasattr(network_class(key), "deep_supervision_scales")
 
 
+def has_low_resolution(key: str) -> bool:
+    """Return whether a network can return smaller logits in training."""
+    return "low_resolution" in _declared_options(key)
+
+
 def option_defaults(key: str) -> dict[str, Any]:
     """Return the options of a network with their defaults, as its constructor declares them."""
+    options = {name: value for name, value in _declared_options(key).items() if name not in _SET_BY_TRAINING}
+    return {name: list(value) if isinstance(value, tuple) else value for name, value in options.items()}
+
+
+def _declared_options(key: str) -> dict[str, Any]:
     network_class(key)
-    options = network_choices()[key].options()
-    # deep_supervision is set by the training option of the same name
-    return {n: list(v) if isinstance(v, tuple) else v for n, v in options.items() if n != "deep_supervision"}
+    return network_choices()[key].options()
 
 
 def complete_options(key: str, given: Mapping[str, Any], patch_size: Sequence[int]) -> dict[str, Any]:
@@ -86,6 +98,7 @@ def complete_options(key: str, given: Mapping[str, Any], patch_size: Sequence[in
         OptionError: If an option is unknown or of the wrong type.
     """
     defaults = option_defaults(key)
+    given = _without_training_options(key, given)
     unknown = sorted(set(given) - set(defaults))
     if unknown:
         allowed = ", ".join(f"network.{name}" for name in defaults) or "none"
@@ -94,6 +107,14 @@ def complete_options(key: str, given: Mapping[str, Any], patch_size: Sequence[in
     fitting = fit(tuple(patch_size)) if fit is not None else {}
     chosen = {name: value for name, value in given.items() if value != "auto"}
     return {name: _typed(key, name, value, defaults[name]) for name, value in {**defaults, **fitting, **chosen}.items()}
+
+
+def _without_training_options(key: str, given: Mapping[str, Any]) -> dict[str, Any]:
+    """Return options without those that the training sets; plans of older versions hold such, at their default."""
+    for name, setting in _SET_BY_TRAINING.items():
+        if given.get(name, False) is not False:
+            raise OptionError(f"option network.{name} of {key} is set by the training; set {setting} instead")
+    return {name: value for name, value in given.items() if name not in _SET_BY_TRAINING}
 
 
 def _typed(key: str, name: str, value: Any, default: Any) -> Any:
@@ -132,6 +153,7 @@ def build(
     spatial_dims: int,
     options: Mapping[str, Any],
     deep_supervision: bool = False,
+    low_resolution: bool = False,
 ) -> torch.nn.Module:
     """Build one of the project's own networks from options in the form of JSON.
 
@@ -142,8 +164,11 @@ def build(
         spatial_dims: 2 or 3.
         options: Complete options of the network.
         deep_supervision: Whether the network shall return its coarser outputs too.
+        low_resolution: Whether the network, where it can, shall return smaller logits in training.
     """
     values = {name: tuple(value) if isinstance(value, list) else value for name, value in options.items()}
     if deep_supervision:
         values["deep_supervision"] = True
+    if low_resolution:
+        values["low_resolution"] = True
     return build_network(key, in_channels, num_classes, spatial_dims=spatial_dims, **values)

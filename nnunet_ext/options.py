@@ -15,6 +15,7 @@ from .training.schedules import SCHEDULES
 PLANS_KEYS = ("batch_size", "patch_size")
 """Options that nnU-Net itself reads: they stand in the configuration, not in its section."""
 
+LOSS_RESOLUTIONS = ("full", "low")
 
 _NOUNS: dict[type, str] = {
     int: "an integer",
@@ -133,6 +134,12 @@ class Options:
     )
     loss: str = _option("dice_ce", str, "the loss", choices=lambda: LOSSES)
     deep_supervision: bool = _option(False, bool, "train coarser outputs too, where the network has them")
+    loss_resolution: str = _option(
+        "full",
+        str,
+        "size of the training's logits; low: as the network makes them, for networks that list it",
+        choices=lambda: LOSS_RESOLUTIONS,
+    )
     oversample_foreground: float = _option(
         0.33, float, "share of each batch that must show foreground", minimum=0, maximum=1
     )

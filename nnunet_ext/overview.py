@@ -4,7 +4,7 @@ import ast
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from .network_choice import PLANNED, network_choices, option_defaults
+from .network_choice import has_deep_supervision, has_low_resolution, network_choices, option_defaults
 from .options import PLANS_KEYS, Rule, option_default, option_fields
 from .training.losses import LOSSES
 from .training.optimizers import OPTIMIZERS, TIED_OPTIONS
@@ -44,16 +44,23 @@ def trainers(folder: Path) -> Iterator[tuple[str, str]]:
 def _networks() -> Iterator[tuple[str, str]]:
     for key, info in network_choices().items():
         dims = " and ".join(f"{dim}D" for dim in info.spatial_dims)
-        yield key, f"broken: {info.error}" if info.error else f"{info.summary} ({dims})"
-        if info.error or key == PLANNED:
+        if info.error:
+            yield key, f"broken: {info.error}"
             continue
         try:
-            options = option_defaults(key)
+            options, abilities = option_defaults(key), _abilities(key)
         except ValueError as error:
-            yield "", f"broken: {error}"
+            yield key, f"broken: {error}"
             continue
+        yield key, f"{info.summary} ({', '.join([dims, *abilities])})"
         for name, value in options.items():
             yield f"  network.{name}", f"default {value if value is not None else 'none'}"
+
+
+def _abilities(key: str) -> list[str]:
+    """Return the training options that not every network takes, as far as this one does."""
+    abilities = {"deep_supervision": has_deep_supervision(key), "loss_resolution=low": has_low_resolution(key)}
+    return [name for name, able in abilities.items() if able]
 
 
 def _options() -> Iterator[tuple[str, str]]:

@@ -4,7 +4,14 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from .errors import OptionError
-from .network_choice import complete_options, has_deep_supervision, keys_for, network_choices, training_defaults
+from .network_choice import (
+    complete_options,
+    has_deep_supervision,
+    has_low_resolution,
+    keys_for,
+    network_choices,
+    training_defaults,
+)
 from .options import PLANS_KEYS, Options, accept, option_default, option_fields
 from .training.optimizers import OPTIMIZERS, TIED_OPTIONS
 
@@ -38,6 +45,11 @@ def resolve(given: Mapping[str, Any], *, patch_size: Sequence[int], preset: Mapp
     values["network_options"] = complete_options(key, network_options, patch_size)
     if values.get("deep_supervision") and not has_deep_supervision(key):
         raise OptionError(f"network {key} has no deep supervision; set deep_supervision=false")
+    if values.get("loss_resolution") == "low" and not has_low_resolution(key):
+        able = ", ".join(other for other in keys_for(len(patch_size)) if has_low_resolution(other))
+        raise OptionError(
+            f"network {key} has logits of full size only; set loss_resolution=full (low is for: {able or 'none'})"
+        )
     if (
         values.get("warmup_epochs", 0) >= values.get("epochs", option_default("epochs"))
         and "warmup_epochs" not in given

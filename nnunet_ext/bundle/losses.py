@@ -1,4 +1,4 @@
-"""Training loss on label maps: Dice and cross-entropy of labels and of regions."""
+"""Training losses on label maps, for labels and for regions."""
 
 import torch
 from monai.losses import DiceLoss
@@ -7,6 +7,8 @@ from torch.nn import functional as F
 
 from ..data.label_map import LabelMap
 from ..data.resize import resize_labels
+from ..errors import OptionError
+from ..training.structure_loss import StructureLoss
 
 
 class SegmentationLoss(nn.Module):
@@ -46,8 +48,7 @@ class SegmentationLoss(nn.Module):
             Scalar; logits are taken as float32, because Dice sums overflow half precision.
         """
         logits = logits.float()
-        if label.shape[2:] != logits.shape[2:]:
-            label = resize_labels(label, (logits.shape[2], logits.shape[3]))
+        label = resize_labels(label, logits.shape[2:])
         # not MONAI's DiceCELoss: its cross-entropy is a softmax over the regions, although they overlap
         if self.label_map.has_regions:
             target = self.label_map.encode(label)
@@ -56,3 +57,39 @@ class SegmentationLoss(nn.Module):
             target = label
             cross_entropy = F.cross_entropy(logits, label[:, 0].long())
         return self.lambda_dice * self.dice(logits, target) + self.lambda_ce * cross_entropy
+
+
+class StructureLabelLoss(nn.Module):
+    """SAM2-UNet's structure loss on label maps, see `nnunet_ext.training.structure_loss`.
+
+    Args:
+        label_map: Labels of the data set.
+    """
+
+    def __init__(self, label_map: LabelMap) -> None:
+        super().__init__()
+        self.label_map = label_map
+        self.loss = StructureLoss(background=not label_map.has_regions)
+
+    def forward(self, logits: torch.Tensor, label: torch.Tensor) -> torch.Tensor:
+        """Compute the loss; arguments and result as of `SegmentationLoss`."""
+        label = resize_labels(label, logits.shape[2:])
+        return self.loss(logits, self.label_map.encode(label))
+
+
+LOSSES = {"dice_ce": SegmentationLoss, "structure": StructureLabelLoss}
+
+
+def make_loss(name: str, label_map: LabelMap) -> nn.Module:
+    """Return a training loss by the name that nnU-Net's `loss=` has for it.
+
+    Args:
+        name: `dice_ce` or `structure`.
+        label_map: Labels of the data set.
+
+    Raises:
+        OptionError: If there is no such loss.
+    """
+    if name not in LOSSES:
+        raise OptionError(f"loss_name must be one of {', '.join(LOSSES)}, got {name!r}")
+    return LOSSES[name](label_map)

@@ -235,7 +235,8 @@ class TrainingState:
         except Exception as error:  # torch raises many kinds for a damaged file
             reason = f"{type(error).__name__}; damaged, or not written by this training"
             raise UserError(f"{self.file}: cannot be read ({reason}); remove it to start anew") from error
-        changed = {key: (saved.get(key), value) for key, value in self.settings.items() if saved.get(key) != value}
+        # what an older version didn't save was no option then
+        changed = {key: (saved[key], value) for key, value in self.settings.items() if saved.get(key, value) != value}
         if changed:
             listed = ", ".join(f"{key}: {old} -> {new}" for key, (old, new) in changed.items())
             raise UserError(f"{self.file} belongs to a run with other settings ({listed}); give another --output_dir")

@@ -1,5 +1,7 @@
 """Resize slices to the canvas of a network, the same way in training and at prediction."""
 
+from collections.abc import Sequence
+
 import torch
 from torch.nn import functional as F
 
@@ -22,16 +24,16 @@ def resize_slices(images: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
     return resized.to(images.dtype)
 
 
-def resize_labels(labels: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
-    """Stretch label slices to a size with nearest-neighbour interpolation.
+def resize_labels(labels: torch.Tensor, size: Sequence[int]) -> torch.Tensor:
+    """Stretch labels to a size with nearest-neighbour interpolation.
 
     Args:
-        labels: Shape (N, 1, H, W), integer values.
-        size: Wanted (H, W).
+        labels: Shape (N, C, H, W), or (N, C, D, H, W) for volumes; integer or boolean values.
+        size: Wanted (H, W) or (D, H, W).
 
     Returns:
-        Shape (N, 1, *size), same type; the input itself if it has that size already.
+        Shape (N, C, *size), same type; the input itself if it has that size already.
     """
-    if tuple(labels.shape[-2:]) == tuple(size):
+    if tuple(labels.shape[2:]) == tuple(size):
         return labels
-    return F.interpolate(labels.float(), size=size, mode="nearest-exact").to(labels.dtype)
+    return F.interpolate(labels.float(), size=tuple(size), mode="nearest-exact").to(labels.dtype)

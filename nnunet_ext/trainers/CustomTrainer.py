@@ -18,7 +18,7 @@ from ..errors import OptionError
 from ..network_choice import PLANNED, build, network_class
 from ..plans import SECTION, saved_options, with_section
 from ..recipe import differences, from_section
-from ..training.losses import LOSSES, LossSetting
+from ..training.losses import LOSSES, LossSetting, ResizedTarget
 from ..training.optimizers import OPTIMIZERS
 from ..training.schedules import SCHEDULES, EpochSchedule
 
@@ -89,6 +89,7 @@ class CustomTrainer(nnUNetTrainer):
             len(configuration_manager.patch_size),
             options.network_options,
             deep_supervision=enable_deep_supervision and options.deep_supervision,
+            low_resolution=options.loss_resolution == "low",
         )
 
     def initialize(self) -> None:
@@ -132,6 +133,8 @@ class CustomTrainer(nnUNetTrainer):
         loss: Any = LOSSES[self.options.loss].build(setting)
         if self._do_i_compile() and hasattr(loss, "dc"):
             loss.dc = torch.compile(loss.dc)
+        if self.options.loss_resolution == "low":
+            loss = ResizedTarget(loss)
         scales = self._get_deep_supervision_scales()
         if scales is None:
             return loss

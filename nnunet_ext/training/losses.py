@@ -6,7 +6,10 @@ Builders import nnU-Net when called, so that reading the table costs nothing.
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from torch import nn
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from .structure_loss import StructureLoss
 
 
 @dataclass(frozen=True)
@@ -51,6 +54,57 @@ def _dice_and_cross_entropy(setting: LossSetting, dice_weight: float, entropy_we
     return DC_and_CE_loss(dice, {}, ignore_label=setting.ignore_label, **weights)
 
 
+class ResizedTarget(nn.Module):
+    """Give a loss its target in the size of the logits, by the nearest value.
+
+    Args:
+        loss: The loss, called as `loss(logits, target)`.
+    """
+
+    def __init__(self, loss: nn.Module) -> None:
+        super().__init__()
+        self.loss = loss
+
+    def forward(self, logits: Tensor, target: Tensor) -> Tensor:
+        """Compute the loss of logits (B, K, *S) and a target (B, C, *T)."""
+        from ..data.resize import resize_labels
+
+        return self.loss(logits, resize_labels(target, logits.shape[2:]))
+
+
+class NnunetStructureLoss(nn.Module):
+    """The structure loss on nnU-Net's targets: label values or masks of regions, with or without ignored pixels.
+
+    Args:
+        setting: What is known of the data.
+    """
+
+    def __init__(self, setting: LossSetting) -> None:
+        super().__init__()
+        self.setting = setting
+        self.loss = StructureLoss(background=not setting.has_regions)
+
+    def forward(self, logits: Tensor, target: Tensor) -> Tensor:
+        """Compute the loss.
+
+        Args:
+            logits: Shape (B, K, *S).
+            target: Label values (B, 1, *S), or masks of regions (B, K, *S), then of ignored pixels (B, 1, *S).
+        """
+        ignored = None
+        if self.setting.has_regions:
+            masks = target[:, : logits.shape[1]]
+            if self.setting.ignore_label is not None:
+                ignored = target[:, -1:].bool()
+        else:
+            label = target.long()
+            if self.setting.ignore_label is not None:
+                ignored = label == self.setting.ignore_label
+                label = label.masked_fill(ignored, 0)
+            masks = F.one_hot(label[:, 0], logits.shape[1]).movedim(-1, 1)
+        return self.loss(logits, masks, None if ignored is None else ~ignored)
+
+
 LOSSES: dict[str, LossChoice] = {
     "dice_ce": LossChoice(
         lambda setting: _dice_and_cross_entropy(setting, 1, 1), "soft Dice + cross-entropy, nnU-Net's own"
@@ -60,4 +114,5 @@ LOSSES: dict[str, LossChoice] = {
     ),
     "ce": LossChoice(lambda setting: _dice_and_cross_entropy(setting, 0, 1), "cross-entropy alone"),
     "dice": LossChoice(lambda setting: _dice_and_cross_entropy(setting, 1, 0), "soft Dice alone"),
+    "structure": LossChoice(NnunetStructureLoss, "IoU + binary cross-entropy that weigh edges, SAM2-UNet's own"),
 }

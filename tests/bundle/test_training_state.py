@@ -131,6 +131,13 @@ def test_new_horizon_of_a_schedule_takes_effect(tmp_path):
     assert longer.state.scheduler.T_max == 50
 
 
+def test_a_run_of_a_version_with_fewer_settings_is_continued(tmp_path):
+    Run(tmp_path, max_epochs=1, settings={"fold": 0}).run()
+    later = Run(tmp_path, max_epochs=2, settings={"fold": 0, "seed": 1})
+    later.run()
+    assert later.trainer.state.epoch == 2
+
+
 def test_changed_settings_are_refused_by_name_and_value(tmp_path):
     Run(tmp_path, max_epochs=1, settings={"fold": 0, "seed": 1}).run()
     with pytest.raises(UserError, match=r"other settings \(fold: 0 -> 2\); give another --output_dir"):

@@ -16,6 +16,14 @@ from nnunet_ext.errors import UserError
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 BUNDLES = sorted(path.name for path in (REPOSITORY / "bundles").iterdir() if (path / "configs").is_dir())
+CONFIGS = [
+    (name, path.stem)
+    for name in BUNDLES
+    for path in sorted((REPOSITORY / "bundles" / name / "configs").glob("*.json"))
+    if path.stem != "metadata"
+]
+OVERLAYS = [(name, config) for name, config in CONFIGS if config not in ("train", "inference")]
+VARIATIONS = [pair for pair in OVERLAYS if pair[1] not in ("demo", "evaluate", "multi_gpu_train")]
 
 TINY = {
     "max_epochs": 1,
@@ -96,7 +104,18 @@ def working_directory(folder: Path):
         yield folder
 
 
-@pytest.fixture(scope="session", params=BUNDLES)
+def pytest_generate_tests(metafunc) -> None:
+    """Give each test every bundle, and one that asks for such a file of a bundle every one of each."""
+    for argument, pairs in (("config_name", CONFIGS), ("overlay", OVERLAYS), ("variation", VARIATIONS)):
+        if argument in metafunc.fixturenames:
+            ids = ["-".join(pair) for pair in pairs]
+            metafunc.parametrize(("bundle", argument), pairs, indirect=["bundle"], ids=ids, scope="session")
+            return
+    if "bundle" in metafunc.fixturenames:
+        metafunc.parametrize("bundle", BUNDLES, indirect=True, scope="session")
+
+
+@pytest.fixture(scope="session")
 def bundle(request) -> Bundle:
     """Each bundle of the repository."""
     return Bundle(request.param)

@@ -13,6 +13,7 @@ import SimpleITK as sitk  # noqa: N813
 import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from nnunet_ext.bundle.losses import LOSSES
 from nnunet_ext.errors import UserError
 
 
@@ -80,6 +81,51 @@ def test_evaluation_takes_canvas_and_normalisation_of_the_trained_model(bundle, 
     other = evaluate(bundle, trained, "other", image_size=[64, 64], slice_axis=2)
     for path in same.glob("*.nii.gz"):
         assert np.array_equal(label_of(path), label_of(other / path.name))
+
+
+@pytest.fixture
+def varied(bundle, variation, tiny_phantom, workspace) -> dict:
+    """The options of a tiny training with an overlay of settings of the bundle's own, which has run."""
+    train, content = (json.loads((bundle.configs / f"{name}.json").read_text()) for name in ("train", variation))
+    given = {**bundle.tiny, "tuning": train.get("tuning")}  # the demo trains all, as it starts from random weights
+    options = {key: value for key, value in given.items() if key in train and key not in content}
+    options |= {"dataset_dir": str(tiny_phantom), "cache_dir": "cache", "max_epochs": 1, "val_interval": 1}
+    bundle.run("train", variation, **options, output_dir="varied")
+    return options
+
+
+def test_variation_trains_evaluates_and_predicts(bundle, variation, varied, workspace):
+    content = json.loads((bundle.configs / f"{variation}.json").read_text())
+    saved = json.loads(Path("varied/plans.json").read_text())["nnunet_ext"]["network_options"]
+    chosen = content.keys() & saved.keys()
+    assert {key: saved[key] for key in chosen} == {key: content[key] for key in chosen}
+    for names in (("train", "evaluate"), ("train", variation, "evaluate")):
+        bundle.run(*names, **varied, ckpt_dir="varied", output_dir="-".join(names))
+    first, second = (sorted(Path(folder).glob("validation/*.nii.gz")) for folder in ("train-evaluate", "-".join(names)))
+    assert len(first) == len(second) == 1
+    assert np.array_equal(label_of(first[0]), label_of(second[0])), "evaluation takes the network of the checkpoint"
+    options = {"dataset_dir": varied["dataset_dir"], "ckpt_dir": "varied", "output_dir": "predicted", "amp": False}
+    bundle.run("inference", workflow_type="infer", **options)
+    assert len(list(Path("predicted").glob("*.nii.gz"))) == 2
+
+
+def test_bundle_trains_with_each_loss_that_it_names(bundle, tiny_phantom, workspace):
+    default = json.loads((bundle.configs / "train.json").read_text()).get("loss_name")
+    if default is None:
+        pytest.skip("the bundle has no loss_name")
+    options = {"dataset_dir": str(tiny_phantom), "cache_dir": "cache", **bundle.tiny}
+    for name in LOSSES:
+        bundle.run("train", **options, loss_name=name, output_dir=name)
+        assert Path(name, "model_best.pt").is_file()
+    with pytest.raises(UserError, match=f"other settings .*loss_name: {name} -> {default}"):
+        bundle.run("train", **options, loss_name=default, output_dir=name)
+
+
+def test_variation_combines_with_the_demo(bundle, variation, tiny_phantom, workspace):
+    demo = json.loads((bundle.configs / "demo.json").read_text())
+    workflow = bundle.workflow("train", variation, "demo", dataset_dir=str(tiny_phantom), cache_dir="cache")
+    assert workflow.check_properties() == []
+    assert {key: workflow.parser.get_parsed_content(key) for key in demo} == demo
 
 
 def predict(bundle, trained, output_dir: str, **options) -> Path:

@@ -43,7 +43,7 @@ def test_archive_has_the_layout_of_the_zoo(random_export):
     name, archive = random_export
     files = set(archive.namelist())
     needed = ["LICENSE", "docs/README.md", "docs/data_license.txt", "configs/logging.conf"]
-    needed += [f"configs/{part}.json" for part in ("metadata", "train", "inference", "evaluate")]
+    needed += [f"configs/{path.name}" for path in (BUNDLES / name / "configs").iterdir()]
     needed += ["models/model.pt", "models/plans.json", "models/dataset.json"]
     assert {f"{name}/{path}" for path in needed} <= files
     assert not [info.filename for info in archive.infolist() if info.external_attr >> 16 != 0o100644]

@@ -37,6 +37,13 @@ def test_parameters_are_as_many_as_published(variant, encoder, total, updates):
         assert count(network, "prompt_encoder.", "mask_decoder.") + updates == 4_913_621
 
 
+@pytest.mark.parametrize(("decoder", "trained"), [("full", 4_773_760), ("lora", 1_506_048)])
+def test_small_variant_trains_a_third_of_the_parameters(decoder, trained):
+    with torch.device("meta"):
+        network = SAMed(1, 9, decoder=decoder)
+    assert sum(p.numel() for p in network.parameters() if p.requires_grad) == trained
+
+
 def test_only_what_the_loss_depends_on_trains():
     network = SAMed(1, 4, **SMALL)
     frozen = {

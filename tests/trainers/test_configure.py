@@ -215,6 +215,15 @@ def test_list_shows_networks_trainers_and_options_with_one_line_each(capsys):
     }
 
 
+def test_list_says_which_networks_take_options_that_not_all_take(capsys):
+    printed = run(capsys, "list")[1].partition("Optimisers")[0]  # a loss may have a network's name
+    lines = {line.split()[0]: line for line in printed.splitlines() if line.startswith("  ")}
+    assert lines["samed"].endswith("(2D, loss_resolution=low)")
+    assert lines["sam2unet"].endswith("(2D, deep_supervision)")
+    assert lines["enet"].endswith("(2D)")
+    assert "one of full, low [full]" in lines["loss_resolution"]
+
+
 def test_a_broken_trainer_is_listed_as_broken(tmp_path):
     (tmp_path / "Broken.py").write_text("class Broken(:")
     (tmp_path / "Empty.py").write_text("")

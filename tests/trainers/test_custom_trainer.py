@@ -15,6 +15,7 @@ from nnunet_ext.errors import OptionError
 from nnunet_ext.networks import ENet
 from nnunet_ext.trainers.CustomTrainer import CustomTrainer
 from nnunet_ext.trainers.nnUNetTrainerENet import nnUNetTrainerENet
+from nnunet_ext.training.structure_loss import StructureLoss
 
 
 def test_a_planned_2d_configuration_trains_enet(folders):
@@ -105,6 +106,23 @@ def test_single_losses_are_the_parts_of_the_compound(folders, weights):
     logits, target = torch.randn(2, 3, 16, 16), torch.randint(0, 3, (2, 1, 16, 16))
     parts = dice_weight * compound.loss.dc(logits, target) + entropy_weight * compound.loss.ce(logits, target[:, 0])
     torch.testing.assert_close(trainer.loss(logits, target), parts)
+
+
+def test_structure_loss_is_summed_over_the_outputs_of_sam2unet(folders):
+    folders.configure("2d_sam2", "network=sam2unet", "network.variant=mini", "network.image_size=64", "loss=structure")
+    trainer = folders.trainer(CustomTrainer, "2d_sam2")
+    trainer.initialize()
+    logits, target = torch.randn(2, 3, 40, 36), torch.randint(0, 3, (2, 1, 40, 36)).float()
+    masks = torch.nn.functional.one_hot(target[:, 0].long(), 3).movedim(-1, 1)
+    expected = StructureLoss(background=True)(logits, masks)
+    torch.testing.assert_close(trainer.loss([logits] * 3, [target] * 3), expected)  # three times a third
+    patch_size = trainer.configuration_manager.patch_size
+    targets = [torch.randint(0, 3, (2, 1, *patch_size)).float() for _ in range(3)]
+    batch = {"data": torch.randn(2, 2, *patch_size), "target": targets}
+    assert 0 < trainer.train_step(batch)["loss"] < 10
+    trainer.on_validation_epoch_start()
+    with torch.no_grad():
+        assert 0 < trainer.validation_step(batch)["loss"] < 10
 
 
 def length_of_one_step(trainer, value: float = 1.0) -> float:

@@ -72,7 +72,7 @@ def test_settings_of_the_network_are_kept_apart():
         ("learning_rate=-1", "learning_rate must be a number > 0, got -1"),
         ("learning_rate=NaN", "learning_rate must be a number > 0, got nan"),
         ("optimizer=sdg", "optimizer must be one of sgd, adam, adamw, rmsprop, got 'sdg'"),
-        ("loss=5", "loss must be one of dice_ce, samed, ce, dice, got 5"),
+        ("loss=5", "loss must be one of dice_ce, samed, ce, dice, structure, got 5"),
         ("network=unknown", "network must be one of .*enet.*planned.*, got 'unknown'"),
         ("oversample_foreground=1.5", "oversample_foreground must be a number >= 0 and <= 1, got 1.5"),
         ("gradient_clip=13", "gradient_clip must be a number > 0 and <= 12, got 13"),
