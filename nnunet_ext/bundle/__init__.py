@@ -6,7 +6,7 @@ from .explanations import Explanations, grad_cam
 from .gradient_clip import GradientClip
 from .inference_dataset import InferenceDataset
 from .inferers import ResizedSliceInferer
-from .losses import SegmentationLoss, StructureLabelLoss, make_loss
+from .losses import SegmentationLoss, StructureLabelLoss, is_low, make_loss
 from .model_card import ModelCard, find_checkpoint, read_model_card
 from .next_steps import prediction_command, scoring_command
 from .panels import PredictionPanels
@@ -45,6 +45,7 @@ __all__ = [
     "grad_cam",
     "guard_command_line",
     "initialize",
+    "is_low",
     "join_process_group",
     "make_loss",
     "prediction_command",

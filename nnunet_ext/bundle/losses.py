@@ -93,3 +93,17 @@ def make_loss(name: str, label_map: LabelMap) -> nn.Module:
     if name not in LOSSES:
         raise OptionError(f"loss_name must be one of {', '.join(LOSSES)}, got {name!r}")
     return LOSSES[name](label_map)
+
+
+def is_low(loss_resolution: str) -> bool:
+    """Return whether the loss is taken on logits as large as the network makes them.
+
+    Args:
+        loss_resolution: `full` or `low`.
+
+    Raises:
+        OptionError: If it is neither.
+    """
+    if loss_resolution not in ("full", "low"):
+        raise OptionError(f"loss_resolution must be full or low, got {loss_resolution!r}")
+    return loss_resolution == "low"

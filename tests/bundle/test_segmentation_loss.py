@@ -7,8 +7,9 @@ import torch
 from ignite.engine import Engine
 from monai.handlers import MeanDice, from_engine
 
-from nnunet_ext.bundle import DecodePredictiond, SegmentationLoss
+from nnunet_ext.bundle import DecodePredictiond, SegmentationLoss, is_low
 from nnunet_ext.data import LabelMap
+from nnunet_ext.errors import OptionError
 
 EXCLUSIVE = {"labels": {"background": 0, "low": 1, "high": 2}}
 BRATS = {
@@ -123,3 +124,10 @@ def test_decoding_keeps_other_entries():
     assert decoded["image"] == 5
     assert decoded["case"] == "a"
     assert data["pred"].shape == (3, 2, 2), "the input was changed"
+
+
+def test_mistyped_resolution_of_the_loss_is_refused():
+    assert is_low("low")
+    assert not is_low("full")
+    with pytest.raises(OptionError, match="must be full or low, got 'Low'"):
+        is_low("Low")
