@@ -111,6 +111,34 @@ def load_checkpoint(
         ) from error
 
 
+def find_base_file(network: Any, folder: str | Path, pretrained: str | Path | None, bundle_root: str | Path) -> Any:
+    """Find the file of the frozen weights that an adapter was trained on, by its content.
+
+    Args:
+        network: The network.
+        folder: Adapter folder.
+        pretrained: See `load_checkpoint`, as for the following one.
+        bundle_root: The bundle.
+
+    Returns:
+        What the network's `restore` takes, with `path` and `sha256`.
+
+    Raises:
+        UserError: If it is missing, or of another content.
+    """
+    if not hasattr(network, "find_base"):
+        raise UserError(f"{folder}: is an adapter; {type(network).__name__} takes whole models only, give such a file")
+    root, given = Path(bundle_root), str(pretrained or "none")
+    named = [] if given.lower() == "none" else [given, root / given]
+    try:
+        return network.find_base(folder, [*named, Path(folder).parent, root / "models"])
+    except ValueError as error:
+        raise UserError(
+            f"{error}; name the file: --pretrained FILE, or fetch it: python -m monai.bundle download_large_files "
+            f"--bundle_path {root}"
+        ) from error
+
+
 class LoadCheckpoint:
     """Load weights when an evaluator starts; attach it as a handler.
 
@@ -152,16 +180,7 @@ class LoadCheckpoint:
 
 
 def _restore_adapter(network: Any, folder: Path, pretrained: str | None, bundle_root: Path) -> None:
-    if not hasattr(network, "restore"):
-        raise UserError(f"{folder}: is an adapter; {type(network).__name__} takes whole models only, give such a file")
-    named = [] if pretrained is None or pretrained.lower() in ("", "none") else [pretrained, bundle_root / pretrained]
-    try:
-        base = network.find_base(folder, [*named, folder.parent, bundle_root / "models"])
-    except ValueError as error:
-        raise UserError(
-            f"{error}; name the file: --pretrained FILE, or fetch it: python -m monai.bundle download_large_files "
-            f"--bundle_path {bundle_root}"
-        ) from error
+    base = find_base_file(network, folder, pretrained, bundle_root)
     try:
         network.restore(folder, base)
     except ValueError as error:
