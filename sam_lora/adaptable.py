@@ -77,9 +77,12 @@ class Adaptable(nn.Module):
         Raises:
             CheckpointError: If the two do not fit the network, or do not make it up.
         """
+        device = next(self.parameters()).device
+        self.cpu()  # what is computed from the base, such as resized positions, is then equal on every device
         fresh = set(self._load_base(base.path).fresh) - set(load_adapter(self, folder).loaded)
         if fresh:
             raise CheckpointError(f"{folder} and {base.path} lack {len(fresh)} weights, such as {sorted(fresh)[0]}")
+        self.to(device)
         self.base_file = base
 
     def _load_base(self, file: str | Path) -> LoadReport:

@@ -73,6 +73,9 @@ def save_adapter(network: nn.Module, folder: str | Path, base: BaseFile | None, 
             config.save_pretrained(temporary)
         (Path(temporary) / BASE).write_text(json.dumps(record, indent=2), encoding="utf-8")
         save_file(adapter_state(network), Path(temporary) / WEIGHTS, metadata={"format": "pt"})
+        (Path(temporary) / WEIGHTS).chmod(
+            (Path(temporary) / BASE).stat().st_mode
+        )  # safetensors lets only its owner read
         for name in ("adapter_config.json", BASE, WEIGHTS)[config is None :]:
             (Path(temporary) / name).replace(target / name)
 
@@ -140,7 +143,9 @@ def find_base(folder: str | Path, places: Sequence[str | Path] = ()) -> BaseFile
     """
     record = read_base(folder)
     named = [Path(place) for place in (*places, record.get("path", record["file"]))]
-    candidates = list(dict.fromkeys(place / record["file"] if place.is_dir() else place for place in named))
+    is_file = [place.is_file() or (place.suffix != "" and not place.is_dir()) for place in named]
+    found = (place if file else place / record["file"] for place, file in zip(named, is_file, strict=True))
+    candidates = list(dict.fromkeys(found))
     present = [place for place in candidates if place.is_file()]
     for place in present:
         if sha256_of(place) == record["sha256"]:

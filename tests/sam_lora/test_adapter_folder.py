@@ -118,8 +118,27 @@ def test_moved_base_is_found_by_its_content_where_it_is_named(moved, sam_file, t
 
 
 def test_missing_base_is_an_error_that_says_where_it_was_looked_for(moved, tmp_path):
-    with pytest.raises(CheckpointError, match=r"SHA-256 [0-9a-f]{64}\), which is missing; looked for .*gone/sam_small"):
-        find_base(moved, [tmp_path])
+    with pytest.raises(CheckpointError, match=r"SHA-256 [0-9a-f]{64}\), which is missing; looked for ") as error:
+        find_base(moved, [tmp_path / "named.pth", tmp_path, tmp_path / "models"])
+    looked = str(error.value).partition("looked for ")[2].split(", ")
+    places = [tmp_path / "named.pth", tmp_path / "sam_small.pth", tmp_path / "models" / "sam_small.pth"]
+    assert looked == [*map(str, places), "gone/sam_small.pth"]
+
+
+def test_whoever_may_read_the_record_may_read_the_weights(trained, tmp_path):
+    trained()
+    weights, record = (tmp_path / "adapter" / name for name in ("adapter_model.safetensors", "base.json"))
+    assert weights.stat().st_mode == record.stat().st_mode
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_network_on_a_gpu_stays_there_and_gets_the_same_weights(trained, tmp_path):
+    network = trained(init="pissa")
+    other = small(init="pissa").cuda()
+    other.restore(tmp_path / "adapter", find_base(tmp_path / "adapter"))
+    assert {parameter.device.type for parameter in other.parameters()} == {"cuda"}
+    assert_equal_weights(network, other.cpu())
 
 
 def test_another_base_is_refused_by_name(moved, sam, tmp_path):
