@@ -11,6 +11,7 @@ A network class may say, beside what `nnunet_ext.networks` asks of it:
   makes them, for the training option `loss_resolution=low`;
 * `load_pretrained(file)`: method, loads what `pretrained=` names, and returns a report of what was loaded;
 * `has_adapter` and `save_adapter(folder)`: whether what was trained can be saved alone, and how;
+* `find_base(folder, places)` and `restore(folder, base)`: find the frozen weights of such a folder, and load both;
 * `small_options`: options of a small variant, for tests.
 """
 

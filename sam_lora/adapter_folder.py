@@ -1,8 +1,10 @@
-"""Adapters as peft folders: what was trained, without the frozen weights of SAM."""
+"""Adapters as folders: what was trained, without the frozen weights of SAM; with LoRA as peft has them."""
 
 import hashlib
 import json
 import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -23,35 +25,58 @@ def sha256_of(file: str | Path) -> str:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
-def save_adapter(network: nn.Module, folder: str | Path, base_file: str | Path | None, options: dict[str, Any]) -> None:
-    """Write what was trained as a folder that `peft.PeftModel.from_pretrained` takes; the weights come last.
-
-    The base for peft is the same network without updates (tuning=decoder), with the weights of the base file.
+@dataclass(frozen=True)
+class BaseFile:
+    """The file that frozen weights came from.
 
     Args:
-        network: A network with updates (`lora_config`), and `saved_modules`, the names of what else was trained.
+        path: Where it lies, or lay.
+        sha256: SHA-256 of its content, hexadecimal.
+    """
+
+    path: Path
+    sha256: str
+
+    @classmethod
+    def of(cls, file: str | Path) -> "BaseFile":
+        """Describe a file that is there."""
+        return cls(Path(file), sha256_of(file))
+
+
+def save_adapter(network: nn.Module, folder: str | Path, base: BaseFile | None, options: dict[str, Any]) -> None:
+    """Write what was trained as a folder; the weights come last.
+
+    Where the network has updates, `peft.PeftModel.from_pretrained` takes the folder. The base for peft is the same
+    network without updates (tuning=decoder), with the weights of the base file.
+
+    Args:
+        network: A network with `saved_modules`, the names of what was trained beside updates (`lora_config`).
         folder: Written if it does not exist.
-        base_file: The file that the frozen weights came from.
+        base: The file that the frozen weights came from.
         options: How the network was built, as JSON; kept beside the weights.
 
     Raises:
-        CheckpointError: If the frozen weights came from no file: nothing could restore them.
+        CheckpointError: If no weights are frozen, or they came from no file: nothing could restore them.
     """
-    if base_file is None:
+    if network.tuning == "all":
+        raise CheckpointError("an adapter needs frozen weights; tuning=all trains every one: save the model")
+    if base is None:
         raise CheckpointError("an adapter needs the file of its frozen weights; they came from no file: save the model")
-    config = getattr(network, "lora_config", None)
-    if config is None:
-        raise CheckpointError("an adapter needs updates; this network has none (tuning=lora makes them)")
     target = Path(folder)
     target.mkdir(parents=True, exist_ok=True)
-    config.modules_to_save = list(network.saved_modules)  # type: ignore[arg-type]
-    config.base_model_name_or_path = Path(base_file).name
+    config: Any = network.lora_config
+    record = {"file": base.path.name, "sha256": base.sha256, "path": str(base.path.resolve()), "options": options}
     with tempfile.TemporaryDirectory(dir=target) as temporary:
-        config.save_pretrained(temporary)
-        base = {"file": Path(base_file).name, "sha256": sha256_of(base_file), "options": options}
-        (Path(temporary) / BASE).write_text(json.dumps(base, indent=2), encoding="utf-8")
+        if config is not None:
+            config.modules_to_save = list(network.saved_modules)  # type: ignore[arg-type]
+            config.base_model_name_or_path = base.path.name
+            config.save_pretrained(temporary)
+        (Path(temporary) / BASE).write_text(json.dumps(record, indent=2), encoding="utf-8")
         save_file(adapter_state(network), Path(temporary) / WEIGHTS, metadata={"format": "pt"})
-        for name in ("adapter_config.json", BASE, WEIGHTS):
+        (Path(temporary) / WEIGHTS).chmod(
+            (Path(temporary) / BASE).stat().st_mode
+        )  # safetensors lets only its owner read
+        for name in ("adapter_config.json", BASE, WEIGHTS)[config is None :]:
             (Path(temporary) / name).replace(target / name)
 
 
@@ -66,33 +91,28 @@ def adapter_state(network: nn.Module) -> dict[str, Tensor]:
     return {_PREFIX + _peft_name(name): value.detach().cpu().contiguous() for name, value in state.items()}
 
 
-def load_adapter(network: nn.Module, folder: str | Path, base_file: str | Path | None = None) -> LoadReport:
+def load_adapter(network: nn.Module, folder: str | Path) -> LoadReport:
     """Load an adapter folder into a network whose frozen weights are loaded already.
 
     Args:
-        network: A network with updates of the same shape.
+        network: A network of the same shape.
         folder: As written by `save_adapter`.
-        base_file: The file that the frozen weights came from; if given, it must be the one the adapter was made on.
 
     Returns:
         What was loaded; `fresh` are the frozen weights.
 
     Raises:
-        CheckpointError: If the folder is incomplete or does not fit the network or the base.
+        CheckpointError: If the folder is incomplete or does not fit the network.
     """
     path = Path(folder)
     found = read_checkpoint(path / WEIGHTS)
-    if base_file is not None and (path / BASE).is_file():
-        wanted = json.loads((path / BASE).read_text(encoding="utf-8"))
-        if sha256_of(base_file) != wanted["sha256"]:
-            raise CheckpointError(f"{path}: was trained on {wanted['file']} of another content than {base_file}")
     own = {_PREFIX + _peft_name(name): name for name in network.state_dict()}
     expected = set(adapter_state(network))
     if set(found) != expected:
         odd = sorted(set(found) ^ expected)
         raise CheckpointError(
             f"{path}: must hold {len(expected)} tensors of this network's adapter, differs in {len(odd)}, such as "
-            f"{odd[0]}; see rank, block_ranks, decoder and variant"
+            f"{odd[0]}; see rank, block_ranks, decoder, tuning and variant"
         )
     state = network.state_dict()
     for name, value in found.items():
@@ -110,8 +130,34 @@ def _peft_name(name: str) -> str:
     )
 
 
-def restore_base(folder: str | Path) -> dict[str, Any]:
-    """Return what an adapter folder says of its base: `file`, `sha256`, `options`.
+def find_base(folder: str | Path, places: Sequence[str | Path] = ()) -> BaseFile:
+    """Find the file that the frozen weights of an adapter came from, by its content.
+
+    Args:
+        folder: As written by `save_adapter`.
+        places: Where it may lie, best first: files, or folders that hold a file of its name. Where it lay when the
+            adapter was written comes last.
+
+    Raises:
+        CheckpointError: If it is in none of them, or files are there but with another content.
+    """
+    record = read_base(folder)
+    named = [Path(place) for place in (*places, record.get("path", record["file"]))]
+    is_file = [place.is_file() or (place.suffix != "" and not place.is_dir()) for place in named]
+    found = (place if file else place / record["file"] for place, file in zip(named, is_file, strict=True))
+    candidates = list(dict.fromkeys(found))
+    present = [place for place in candidates if place.is_file()]
+    for place in present:
+        if sha256_of(place) == record["sha256"]:
+            return BaseFile(place, record["sha256"])
+    wanted = f"{folder}: was trained on {record['file']} (SHA-256 {record['sha256']})"
+    if present:
+        raise CheckpointError(f"{wanted}, of another content than {', '.join(map(str, present))}")
+    raise CheckpointError(f"{wanted}, which is missing; looked for {', '.join(map(str, candidates))}")
+
+
+def read_base(folder: str | Path) -> dict[str, Any]:
+    """Return what an adapter folder says of its base: `file`, `sha256`, `path` (where it lay), `options`.
 
     Raises:
         CheckpointError: If the folder has no such record.

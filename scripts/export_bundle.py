@@ -27,26 +27,6 @@ ROOT = Path(__file__).resolve().parent.parent
 RANDOM_WARNING = "RANDOM WEIGHTS, not trained; predictions are meaningless."
 ZOO_LIMIT_MB = 25
 
-_USAGE = """
-
-## Using this copy
-
-The archive holds everything but the packages of `required_packages_version` in `configs/metadata.json`; the code lies
-in `{package}/`. From any folder, with `ROOT` the unzipped folder `{name}`:
-
-    python -m monai.bundle run --config_file ROOT/configs/inference.json --images_dir IMAGES --output_dir PREDICTIONS
-
-`IMAGES` holds `<case>_0000.nii.gz`, one file a channel. Here the default of `ckpt_dir` in `inference.json` is
-`ROOT/models/model.pt`, whatever runs lie around. `"bundle_root": "."` stands for the folder of this copy, from any
-working directory; `--bundle_root` names another one. Commands other than `run` have to be told where the code is:
-
-    export PYTHONPATH=ROOT
-    python -m monai.bundle verify_net_in_out --net_id network_def --config_file ROOT/configs/inference.json \\
-        --meta_file ROOT/configs/metadata.json
-    python -m monai.bundle ckpt_export --net_id network_def --config_file ROOT/configs/inference.json \\
-        --meta_file ROOT/configs/metadata.json --ckpt_file ROOT/models/model.pt --filepath model.ts
-"""
-
 
 def export_bundle(
     bundle: str,
@@ -54,6 +34,8 @@ def export_bundle(
     *,
     checkpoint: str | Path | None = None,
     random_init: bool = False,
+    weights: str = "embed",
+    pretrained: str | Path | None = None,
     name: str | None = None,
     runs_dir: str | Path = "runs",
     bundles_dir: str | Path = ROOT / "bundles",
@@ -65,9 +47,12 @@ def export_bundle(
     Args:
         bundle: Name of a folder of `bundles_dir`.
         output: File to write; `<name>_v<version>.zip` if not given.
-        checkpoint: Weights with `plans.json` and `dataset.json` beside them; if not given, the bundle's
-            `models/model.pt`, else the newest best model below `runs_dir/<bundle>`.
+        checkpoint: Weights with `plans.json` and `dataset.json` beside them, a file or an adapter folder; if not
+            given, the bundle's `models/model.pt`, else the newest best model below `runs_dir/<bundle>`.
         random_init: Whether to take fresh weights instead, marked as such.
+        weights: `embed`: the archive holds the whole model; `link`: what was trained, and in `large_files.yml` the
+            address of the frozen weights.
+        pretrained: Where an adapter's frozen weights lie, if not where they lay in training or in the bundle.
         name: Name of the exported bundle, of its folder in the archive and (with `_bundle`) of its package; that of
             the bundle if not given. Two bundles in one process need two names.
         runs_dir: Folder of runs.
@@ -80,8 +65,11 @@ def export_bundle(
         UserError: If the bundle, an option or the checkpoint cannot be used.
     """
     source, name, output = _check_arguments(bundle, output, checkpoint, random_init, name, Path(bundles_dir))
+    _check_weights(weights, random_init, source)
     # torch and MONAI take seconds to import; a mistyped option needn't wait for them
+    from export_link import export_linked_weights
     from export_metadata import check_requirements, describe_model, read_metadata
+    from export_usage import usage
     from export_weights import choose_checkpoint, export_random_weights, export_weights
 
     configs, metadata = read_configs(source), read_metadata(source)
@@ -92,15 +80,18 @@ def export_bundle(
         staging = Path(temporary) / name
         models_dir = staging / "models"
         models_dir.mkdir(parents=True)
+        _copy_documents(source, staging)
         if random_init:
             logger.warning(f"WARNING: {RANDOM_WARNING}")
             card = export_random_weights(source, models_dir, metadata, *_demo_network(configs))
         else:
             chosen = Path(checkpoint) if checkpoint else choose_checkpoint(source, Path(runs_dir) / bundle)
             logger.info(f"weights: {chosen}")
-            card = export_weights(source, models_dir, chosen)
-        _write_configs(staging, configs, describe_model(metadata, card, warning), bundle, warning)
-        _copy_documents(source, staging, warning)
+            export = export_linked_weights if weights == "link" else export_weights
+            card = export(source, models_dir, chosen, pretrained)
+        entry = "adapter" if weights == "link" else "model.pt"
+        _write_configs(staging, configs, describe_model(metadata, card, warning), bundle, entry, warning)
+        _complete_readme(staging, bundle, usage(name, f"{name}_bundle", entry, card), warning)
         code.copy(staging, f"{name}_bundle", name)
         target = output or Path(f"{name}_v{metadata['version']}.zip")
         _write_zip(staging, target)
@@ -128,6 +119,20 @@ def _check_arguments(
     return bundles_dir / bundle, name, None if output is None else Path(output)
 
 
+def _check_weights(weights: str, random_init: bool, source: Path) -> None:
+    if weights not in ("embed", "link"):
+        raise UserError(f"weights must be embed or link, got {weights}")
+    if weights == "embed":
+        return
+    if random_init:
+        raise UserError("weights: link needs frozen weights of a file, got --random-init; use --weights embed")
+    if not list(source.glob("large_files.y*ml")):
+        raise UserError(
+            f"weights: link needs a bundle that starts from published weights; {source.name} has no large_files.yml, "
+            "all its weights are its own; use --weights embed"
+        )
+
+
 def _needed_code(configs: dict[str, dict[str, Any]]) -> NeededCode:
     code = NeededCode(ROOT)
     for file, config in configs.items():
@@ -147,21 +152,26 @@ def _demo_network(configs: dict[str, dict[str, Any]]) -> tuple[tuple[int, int], 
 
 
 def _write_configs(
-    staging: Path, configs: dict[str, dict[str, Any]], metadata: dict[str, Any], bundle: str, warning: str
+    staging: Path,
+    configs: dict[str, dict[str, Any]],
+    metadata: dict[str, Any],
+    bundle: str,
+    entry: str,
+    warning: str,
 ) -> None:
     package, packages = f"{staging.name}_bundle", project_packages(ROOT)
     folder = staging / "configs"
-    folder.mkdir()
+    folder.mkdir(exist_ok=True)
     rewritten = {
         file: rewrite_config(config, bundle, package, packages, f"configs/{file}") for file, config in configs.items()
     }
-    rewritten["inference.json"] = rewrite_inference(rewritten["inference.json"], package, warning)
+    rewritten["inference.json"] = rewrite_inference(rewritten["inference.json"], package, entry, warning)
     for file, content in {**rewritten, "metadata.json": metadata}.items():
         (folder / file).write_text(to_json(content) + "\n", encoding="utf-8")
 
 
-def _copy_documents(source: Path, staging: Path, warning: str) -> None:
-    """Copy licence, documents and other configuration files, and tell how the copy is used."""
+def _copy_documents(source: Path, staging: Path) -> None:
+    """Copy licence, documents and other configuration files."""
     files = [source / "LICENSE", *source.glob("large_files.y*ml"), *source.glob("docs/**/*")]
     files += [path for path in source.glob("configs/*") if path.suffix != ".json"]
     for path in sorted(path for path in files if path.is_file()):
@@ -170,11 +180,14 @@ def _copy_documents(source: Path, staging: Path, warning: str) -> None:
         target.write_bytes(path.read_bytes())
     if not (staging / "LICENSE").is_file():
         raise UserError(f"{source}: need a file LICENSE; a bundle without one must not be shared")
+
+
+def _complete_readme(staging: Path, bundle: str, usage: str, warning: str) -> None:
+    """Tell how the copy is used, and warn first if there is a warning."""
     readme = staging / "docs" / "README.md"
     readme.parent.mkdir(exist_ok=True)
     text = readme.read_text(encoding="utf-8") if readme.is_file() else f"# {staging.name}\n"
-    usage = _USAGE.format(name=staging.name, package=f"{staging.name}_bundle")
-    text = exported_paths(text, source.name).rstrip() + usage
+    text = exported_paths(text, bundle).rstrip() + usage
     readme.write_text(f"**{warning}**\n\n{text}" if warning else text, encoding="utf-8")
 
 
@@ -206,15 +219,27 @@ def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("bundle", help="folder below bundles/, such as enet")
     parser.add_argument("--output", type=Path, help="zip file to write (default: <name>_v<version>.zip)")
-    weights = parser.add_mutually_exclusive_group()
-    weights.add_argument(
+    source = parser.add_mutually_exclusive_group()
+    source.add_argument(
         "--checkpoint",
         type=Path,
         metavar="FILE",
-        help="weights, with plans.json and dataset.json beside them "
-        "(default: the bundle's models/model.pt, else the newest model_best.pt below runs/<bundle>)",
+        help="weights or adapter folder, with plans.json and dataset.json beside "
+        "(default: the bundle's models/model.pt, else the newest best model below runs/<bundle>)",
     )
-    weights.add_argument("--random-init", action="store_true", help="fresh weights, to try the format")
+    source.add_argument("--random-init", action="store_true", help="fresh weights, to try the format")
+    parser.add_argument(
+        "--weights",
+        choices=("embed", "link"),
+        default="embed",
+        help="link: frozen weights stay out of the archive; its large_files.yml says where they are fetched",
+    )
+    parser.add_argument(
+        "--pretrained",
+        type=Path,
+        metavar="FILE",
+        help="the frozen weights that an adapter was trained on, if they have moved since",
+    )
     parser.add_argument("--name", help="name of the exported bundle and its package (default: that of the bundle)")
     options = parser.parse_args(argv)
     logging.basicConfig(format="%(message)s", stream=sys.stderr)

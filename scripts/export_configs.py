@@ -101,16 +101,17 @@ def rewrite_config(
     return result
 
 
-def rewrite_inference(config: dict[str, Any], package: str, warning: str = "") -> dict[str, Any]:
+def rewrite_inference(config: dict[str, Any], package: str, weights: str, warning: str = "") -> dict[str, Any]:
     """Make an already rewritten `inference.json` use the exported weights by default.
 
     Args:
         config: Content of the file.
         package: Name of the vendored package.
+        weights: What the weights are called in `models`.
         warning: Printed when it runs; empty for none.
     """
     result = dict(config)
-    result["ckpt_dir"] = f"${package}.locate(@bundle_root, 'models', 'model.pt')"
+    result["ckpt_dir"] = f"${package}.locate(@bundle_root, 'models', {weights!r})"
     if warning:
         first, *rest = config["run"]
         result["run"] = [first, f"$print({f'WARNING: {warning}'!r})", *rest]

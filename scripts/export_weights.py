@@ -7,7 +7,8 @@ import torch
 from monai.bundle import ConfigParser
 from torch import nn
 
-from nnunet_ext.bundle import ModelCard, find_checkpoint, read_model_card
+from nnunet_ext.bundle import ModelCard, find_checkpoint, load_checkpoint, read_model_card
+from nnunet_ext.bundle.checkpoints import is_adapter
 from nnunet_ext.data import Preprocessing
 from nnunet_ext.data.normalization import ChannelScheme, Statistics, measure, scheme_name
 from nnunet_ext.data.phantom import generate_case
@@ -17,13 +18,17 @@ _NAMED = 5
 """So many names of a long list are shown."""
 
 
-def export_weights(bundle_dir: Path, models_dir: Path, checkpoint: Path) -> ModelCard:
+def export_weights(
+    bundle_dir: Path, models_dir: Path, checkpoint: Path, pretrained: str | Path | None = None
+) -> ModelCard:
     """Write `model.pt`, `plans.json` and `dataset.json` from a checkpoint.
 
     Args:
         bundle_dir: The bundle, whose `inference.json` defines the network.
         models_dir: Folder to write.
-        checkpoint: `model_best.pt`, `model.pt` or `checkpoint_last.pt`, with its description beside it.
+        checkpoint: `model_best.pt`, `model.pt`, `checkpoint_last.pt` or an adapter folder, with its description
+            beside it.
+        pretrained: Where an adapter's frozen weights lie, if not where they lay or in the bundle.
 
     Returns:
         The description of the model.
@@ -31,14 +36,48 @@ def export_weights(bundle_dir: Path, models_dir: Path, checkpoint: Path) -> Mode
     Raises:
         UserError: If the checkpoint cannot be read or does not fit the network.
     """
-    weights = _read_weights(checkpoint)
-    card = read_model_card(checkpoint)
-    card.write(models_dir)
-    network = _build_network(bundle_dir, models_dir)
-    _check_fit(network, weights, checkpoint)
-    network.load_state_dict(weights)
+    card = write_card(checkpoint, models_dir)
+    network = build_network(bundle_dir, models_dir)
+    load_weights(network, checkpoint, pretrained, bundle_dir)
     _save(network, models_dir)
     return card
+
+
+def write_card(checkpoint: Path, models_dir: Path) -> ModelCard:
+    """Copy the description beside a checkpoint.
+
+    Args:
+        checkpoint: A file or an adapter folder.
+        models_dir: Folder to write.
+
+    Raises:
+        UserError: If the checkpoint or its description is missing.
+    """
+    if not (checkpoint.is_file() or is_adapter(checkpoint)):
+        raise UserError(f"--checkpoint: need a file or an adapter folder, got {checkpoint}, which does not exist")
+    card = read_model_card(checkpoint)
+    card.write(models_dir)
+    return card
+
+
+def load_weights(network: nn.Module, checkpoint: Path, pretrained: str | Path | None, bundle_dir: Path) -> None:
+    """Load a checkpoint into a network, and name what does not fit.
+
+    Args:
+        network: The network.
+        checkpoint: See `export_weights`, as for the following ones.
+        pretrained: Where an adapter's frozen weights lie.
+        bundle_dir: The bundle.
+
+    Raises:
+        UserError: If the checkpoint cannot be read or does not fit the network.
+    """
+    if is_adapter(checkpoint):
+        load_checkpoint(network, checkpoint, None if pretrained is None else str(pretrained), bundle_dir)
+        return
+    weights = _read_weights(checkpoint)
+    _check_fit(network, weights, checkpoint)
+    network.load_state_dict(weights)
 
 
 def export_random_weights(
@@ -64,7 +103,7 @@ def export_random_weights(
     card.write(models_dir)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        network = _build_network(bundle_dir, models_dir)
+        network = build_network(bundle_dir, models_dir)
     _save(network, models_dir)
     return card
 
@@ -92,8 +131,6 @@ def choose_checkpoint(bundle_dir: Path, run_dir: Path) -> Path:
 
 
 def _read_weights(checkpoint: Path) -> dict[str, torch.Tensor]:
-    if not checkpoint.is_file():
-        raise UserError(f"--checkpoint: need a file, got {checkpoint}, which does not exist")
     try:
         content = torch.load(checkpoint, map_location="cpu", weights_only=True)
     except Exception as error:  # torch raises many kinds for a damaged or unsafe file
@@ -108,8 +145,13 @@ def _read_weights(checkpoint: Path) -> dict[str, torch.Tensor]:
     return content
 
 
-def _build_network(bundle_dir: Path, models_dir: Path) -> nn.Module:
-    """Build the network that `inference.json` defines for the description in `models_dir`."""
+def build_network(bundle_dir: Path, models_dir: Path) -> nn.Module:
+    """Build the network that `inference.json` defines for a description.
+
+    Args:
+        bundle_dir: The bundle.
+        models_dir: Folder of the description.
+    """
     parser = ConfigParser()
     parser.read_config(str(bundle_dir / "configs" / "inference.json"))
     parser["bundle_root"] = str(bundle_dir)

@@ -1,5 +1,6 @@
 """What bundle configurations name by `_target_`: handlers, prediction writer, option check."""
 
+from .checkpoints import LoadCheckpoint, find_checkpoint, load_checkpoint
 from .command_line import guard_command_line
 from .distributed import distribute, join_process_group
 from .explanations import Explanations, grad_cam
@@ -7,7 +8,7 @@ from .gradient_clip import GradientClip
 from .inference_dataset import InferenceDataset
 from .inferers import ResizedSliceInferer
 from .losses import SegmentationLoss, StructureLabelLoss, is_low, make_loss
-from .model_card import ModelCard, find_checkpoint, read_model_card
+from .model_card import ModelCard, read_model_card
 from .next_steps import prediction_command, scoring_command
 from .panels import PredictionPanels
 from .postprocessing import DecodePredictiond
@@ -25,6 +26,7 @@ __all__ = [
     "Explanations",
     "GradientClip",
     "InferenceDataset",
+    "LoadCheckpoint",
     "ModelCard",
     "PredictionPanels",
     "PredictionWriter",
@@ -47,6 +49,7 @@ __all__ = [
     "initialize",
     "is_low",
     "join_process_group",
+    "load_checkpoint",
     "make_loss",
     "prediction_command",
     "prepare_data",

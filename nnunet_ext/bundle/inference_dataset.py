@@ -1,6 +1,5 @@
 """Images to predict: one at a time, finished cases skipped, unusable ones named."""
 
-import hashlib
 import json
 import logging
 from collections.abc import Iterator
@@ -15,6 +14,7 @@ from ..data.geometry import Geometry, to_canonical
 from ..data.image_io import read_channels
 from ..data.raw_dataset import Case, find_cases
 from ..errors import DatasetError, UserError
+from .checkpoints import fingerprint
 from .model_card import ModelCard
 from .prediction_writer import saved_arrays
 
@@ -30,7 +30,7 @@ class InferenceDataset(IterableDataset):
     Args:
         images_dir: Folder with `<case>_0000<ending>`, ...
         card: Description of the model.
-        checkpoint: Its weights; predictions of other weights in `output_dir` are an error.
+        checkpoint: Its weights, a file or an adapter folder; predictions of other weights in `output_dir` are an error.
         output_dir: Where predictions go.
         save_probabilities: Whether `<case>.npz` with probabilities is wanted.
         save_logits: Whether `<case>.npz` with logits is wanted.
@@ -109,7 +109,7 @@ class InferenceDataset(IterableDataset):
     def _claim_output(self, checkpoint: Path) -> None:
         """Remember whose predictions the folder holds, and of which images."""
         record = self.output_dir / "prediction.json"
-        content = {"checkpoint_sha256": hashlib.sha256(checkpoint.read_bytes()).hexdigest()}
+        content = {"checkpoint_sha256": fingerprint(checkpoint)}
         content["images_dir"] = str(self.images_dir)
         found = json.loads(record.read_text(encoding="utf-8")) if record.is_file() else content
         for key, what in (("checkpoint_sha256", "weights"), ("images_dir", "images")):

@@ -1,7 +1,6 @@
 """What lies beside the weights, so that they can be used without the data set that made them."""
 
 import json
-import logging
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -12,11 +11,6 @@ from ..data.label_map import LabelMap
 from ..data.preprocessing import Preprocessing
 from ..data.raw_dataset import RawDataset, read_dataset_json
 from ..errors import UserError
-
-logger = logging.getLogger(__name__)
-
-BEST_FILE = "model_best.pt"
-LAST_FILE = "checkpoint_last.pt"
 
 
 @dataclass(frozen=True)
@@ -103,7 +97,7 @@ def read_model_card(checkpoint: str | Path) -> ModelCard:
     """Read the description beside a checkpoint.
 
     Args:
-        checkpoint: Path of the weights.
+        checkpoint: Path of the weights, a file or a folder.
 
     Raises:
         UserError: If it is missing or garbled.
@@ -125,47 +119,3 @@ def read_model_card(checkpoint: str | Path) -> ModelCard:
         raise UserError(f"{plans_file}: not written by a bundle's training ({error!r})") from error
     options = section.get("network_options", {})
     return ModelCard(dataset_json, plans["dataset_name"], preprocessing, (height, width), options)
-
-
-def find_checkpoint(ckpt_dir: str | Path, bundle_root: str | Path = ".", dataset_dir: str | Path | None = None) -> str:
-    """Find the weights to predict with.
-
-    Args:
-        ckpt_dir: A checkpoint file, a run's folder, or a folder of runs (the newest best model is taken, one of the
-            same data set before others).
-        bundle_root: The bundle, whose `models/model.pt` is taken when there is no run.
-        dataset_dir: Data set to predict; its name chooses among several runs.
-
-    Returns:
-        Path of the checkpoint.
-
-    Raises:
-        UserError: If there is none; it says where it looked and what to do.
-    """
-    folder = Path(ckpt_dir)
-    if folder.is_file():
-        return str(folder)
-    runs = sorted(folder.rglob(BEST_FILE), key=lambda path: path.stat().st_mtime) if folder.is_dir() else []
-    packaged = Path(bundle_root) / "models" / "model.pt"
-    if (folder / BEST_FILE).is_file():
-        return str(folder / BEST_FILE)
-    if runs:
-        return str(_choose_run(runs, dataset_dir))
-    if packaged.is_file():
-        return str(packaged)
-    raise UserError(
-        f"ckpt_dir: need a checkpoint, but neither {folder}/**/{BEST_FILE} nor {packaged} exists; "
-        "train first (train.json), or give --ckpt_dir FILE_OR_FOLDER"
-    )
-
-
-def _choose_run(runs: list[Path], dataset_dir: str | Path | None) -> Path:
-    """Return the newest run of a data set; where there is none, the newest of all, with a warning."""
-    if dataset_dir is None:
-        return runs[-1]
-    wanted = Path(dataset_dir).resolve().name
-    names = {run: json.loads((run.parent / "plans.json").read_text(encoding="utf-8"))["dataset_name"] for run in runs}
-    same = [run for run in runs if names[run] == wanted]
-    if not same:
-        logger.warning(f"no run was trained on {wanted}; taking the newest, {runs[-1]}, trained on {names[runs[-1]]}")
-    return (same or runs)[-1]

@@ -13,7 +13,7 @@ from monai.engines.trainer import Trainer
 from monai.engines.workflow import Workflow
 from torch.utils.tensorboard import SummaryWriter
 
-from .model_card import BEST_FILE
+from .checkpoints import best_model
 
 logger = logging.getLogger(__name__)
 
@@ -167,14 +167,13 @@ class RunSummary:
         """
         if engine.state.rank != 0:
             return
-        best = self.evaluator.state
-        if not (self.ckpt_dir / BEST_FILE).is_file():
+        best, model = self.evaluator.state, best_model(self.ckpt_dir)
+        if model is None:
             logger.info(f"no epoch was completed and validated; run again to continue in {self.ckpt_dir}")
             return
         steps = "".join(f"\n  {step}" for step in self.next_steps)
         logger.info(
-            f"best mean Dice {best.best_metric:.4f} at epoch {best.best_metric_epoch}, "
-            f"weights in {self.ckpt_dir / BEST_FILE}; next:{steps}"
+            f"best mean Dice {best.best_metric:.4f} at epoch {best.best_metric_epoch}, weights in {model}; next:{steps}"
         )
 
 

@@ -17,7 +17,8 @@ from ..atomic import atomic_path
 from ..data.samplers import SliceSampler
 from ..data.slices import SliceDataset
 from ..errors import UserError
-from .model_card import BEST_FILE, LAST_FILE, ModelCard
+from .checkpoints import ADAPTER_DIR, BEST_FILE, LAST_FILE
+from .model_card import ModelCard
 
 logger = logging.getLogger(__name__)
 
@@ -64,20 +65,33 @@ class SeedEpoch:
 
 
 class BestModel:
-    """Write the weights of the best validation as a plain state dict; attach it to the evaluator.
+    """Write the weights of the best validation; attach it to the evaluator.
 
-    Where the network has an adapter, on frozen weights of a file, the adapter is saved beside them.
+    Where part of the network is frozen, with weights of a file, what was trained is saved alone too (`adapter`).
 
     Args:
         ckpt_dir: Folder of the run.
         network: The network; a distributed wrapper is taken off.
         card: Written beside the weights.
+        content: `whole`: a plain state dict of the whole network, and the adapter if it has one; `adapter`: that alone.
+
+    Raises:
+        UserError: If `content` is neither, or an adapter is wanted of a network that has none.
     """
 
-    def __init__(self, ckpt_dir: str | Path, network: nn.Module, card: ModelCard) -> None:
+    def __init__(self, ckpt_dir: str | Path, network: nn.Module, card: ModelCard, content: str = "whole") -> None:
         self.ckpt_dir = Path(ckpt_dir)
-        self.network = network
+        self.network: Any = network
         self.card = card
+        self.content = content
+        if content not in ("whole", "adapter"):
+            raise UserError(f"checkpoint_content: must be whole or adapter, got {content!r}")
+        if content == "adapter" and not self._has_adapter():
+            raise UserError(
+                "checkpoint_content: adapter needs frozen weights that came from a file, to restore them from; here "
+                "they came from none, or nothing is frozen (tuning=all); give --pretrained FILE, or "
+                "--checkpoint_content whole"
+            )
 
     def attach(self, engine: Workflow) -> None:
         """Register with an evaluator.
@@ -96,11 +110,16 @@ class BestModel:
         if engine.state.best_metric_epoch != engine.state.epoch or engine.state.rank != 0:
             return
         self.card.write(self.ckpt_dir)
-        network: Any = _unwrap(self.network)
-        with atomic_path(self.ckpt_dir / BEST_FILE) as temporary:
-            torch.save(network.state_dict(), temporary)
-        if getattr(network, "has_adapter", False):
-            network.save_adapter(self.ckpt_dir / "adapter")
+        if self.content == "whole":
+            with atomic_path(self.ckpt_dir / BEST_FILE) as temporary:
+                torch.save(_unwrap(self.network).state_dict(), temporary)
+        if self._has_adapter():
+            _unwrap(self.network).save_adapter(self.ckpt_dir / ADAPTER_DIR)
+        if self.content == "adapter":
+            (self.ckpt_dir / BEST_FILE).unlink(missing_ok=True)  # of a part of the run that saved whole models
+
+    def _has_adapter(self) -> bool:
+        return getattr(_unwrap(self.network), "has_adapter", False)
 
 
 def better(current: float, best: float) -> bool:
@@ -183,6 +202,7 @@ class TrainingState:
             "early_stop": self._early_stop_state(),
             "stopped_early": bool(engine.should_terminate),
             "settings": self.settings,
+            "base_sha256": _base_sha256(self.network),
         }
         with atomic_path(self.file) as temporary:
             torch.save(content, temporary)
@@ -240,6 +260,13 @@ class TrainingState:
         if changed:
             listed = ", ".join(f"{key}: {old} -> {new}" for key, (old, new) in changed.items())
             raise UserError(f"{self.file} belongs to a run with other settings ({listed}); give another --output_dir")
+        own = _base_sha256(self.network)
+        if content.get("base_sha256", own) != own:
+            old, new = (f"a file of SHA-256 {sha}" if sha else "no file" for sha in (content["base_sha256"], own))
+            raise UserError(
+                f"{self.file} belongs to a run whose frozen weights came from {old}, got {new}; give the same "
+                "--pretrained, or another --output_dir"
+            )
         return content
 
     def _has_patience_left(self) -> bool:
@@ -254,7 +281,13 @@ class TrainingState:
         return {**state, "best_score": None if best is None else float(best)}
 
 
-def _unwrap(network: nn.Module) -> nn.Module:
+def _base_sha256(network: nn.Module) -> str | None:
+    """Return the SHA-256 of the file that frozen weights came from; None if nothing is frozen, or from no file."""
+    inner = _unwrap(network)
+    return inner.base_file.sha256 if getattr(inner, "has_adapter", False) else None
+
+
+def _unwrap(network: nn.Module) -> Any:
     inner = getattr(network, "module", network)  # DistributedDataParallel
     return getattr(inner, "_orig_mod", inner)  # torch.compile
 

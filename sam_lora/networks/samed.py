@@ -154,7 +154,8 @@ class SAMed(Adaptable):
         names = ["mask_decoder"]
         if self.decoder == "lora":
             heads = (f"output_hypernetworks_mlps.{number}" for number in range(self.mask_decoder.num_mask_tokens))
-            names = [f"mask_decoder.{part}" for part in ("iou_token", "mask_tokens", "output_upscaling", *heads)]
+            parts = ("iou_token", "mask_tokens", "output_upscaling", "iou_prediction_head", *heads)
+            names = [f"mask_decoder.{part}" for part in parts]
         mix = ["input_channels.mix"] if self.input_channels.mix is not None else []
         return [*names, "prompt_encoder.no_mask_embed", *mix]
 

@@ -12,7 +12,7 @@ from monai.engines import SupervisedEvaluator, SupervisedTrainer
 from monai.handlers import EarlyStopHandler
 
 from nnunet_ext.bundle import BestModel, SeedEpoch, TrainingState, better
-from nnunet_ext.bundle.model_card import BEST_FILE, LAST_FILE
+from nnunet_ext.bundle.checkpoints import BEST_FILE, LAST_FILE
 from nnunet_ext.errors import UserError
 
 ITERATIONS = 3

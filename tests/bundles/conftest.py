@@ -10,6 +10,7 @@ from typing import Any
 import monai
 import pytest
 import torch
+from base_files import write_base_file
 from monai.bundle import ConfigWorkflow
 
 from nnunet_ext.errors import UserError
@@ -43,6 +44,7 @@ class Bundle:
         self.name = name
         self.root = REPOSITORY / "bundles" / name
         self.configs = self.root / "configs"
+        self.train = json.loads((self.configs / "train.json").read_text())
         demo = json.loads((self.configs / "demo.json").read_text())
         demo.pop("output_dir")
         self.tiny = MappingProxyType({**demo, **TINY})
@@ -148,4 +150,30 @@ def trained(bundle, tiny_phantom, tmp_path_factory) -> Trained:
     run = Trained(folder, tiny_phantom)
     with working_directory(folder):
         bundle.run("train", **bundle.tiny, **run.options)
+    return run
+
+
+@pytest.fixture(scope="session", params=[name for name in BUNDLES if "checkpoint_content" in Bundle(name).train])
+def adaptable(request) -> Bundle:
+    """Each bundle that can leave frozen weights out, in a small size, with the tuning of its train.json."""
+    bundle = Bundle(request.param)
+    changes = {"tuning": bundle.train["tuning"], "iterations_per_epoch": 3}
+    bundle.tiny = MappingProxyType({**bundle.tiny, **changes})
+    return bundle
+
+
+@pytest.fixture(scope="session")
+def base_file(adaptable, tmp_path_factory) -> Path:
+    """The weights that its small network starts from."""
+    return write_base_file(adaptable.name, tmp_path_factory.mktemp("base") / "base.pt")
+
+
+@pytest.fixture(scope="session")
+def adapted(adaptable, base_file, tiny_phantom, tmp_path_factory) -> Trained:
+    """One epoch with adapters as checkpoints, so that best and last weights are the same; read only."""
+    folder = tmp_path_factory.mktemp(f"adapted_{adaptable.name}")
+    run = Trained(folder, tiny_phantom)
+    run.options |= {"pretrained": str(base_file), "checkpoint_content": "adapter"}
+    with working_directory(folder):
+        adaptable.run("train", **{**adaptable.tiny, **run.options})
     return run

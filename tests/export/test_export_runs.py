@@ -108,10 +108,10 @@ def read_logits(folder):
     return np.load(file)["logits"]
 
 
-def run_isolated(code, arguments, cwd):
+def run_isolated(code, arguments, cwd, **environment):
     """Run code in a process that cannot import the project and has no GPU, as the expected logits had none."""
-    environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
-    environment |= {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
+    inherited = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
+    environment = {**inherited, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": "", **environment}
     command = [sys.executable, "-P", "-c", ISOLATION + code, *map(str, arguments)]
     result = subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True, timeout=600)
     assert result.returncode == 0, result.stdout[-3000:] + result.stderr[-6000:]
