@@ -7,7 +7,7 @@ from typing import Any
 from peft import LoraConfig
 from torch import nn
 
-from .adapter_folder import BaseFile, find_base, load_adapter, save_adapter
+from .adapter_folder import BASE, BaseFile, find_base, load_adapter, read_base, save_adapter
 from .checkpoint_file import CheckpointError, LoadReport
 
 
@@ -56,6 +56,16 @@ class Adaptable(nn.Module):
             folder: See `sam_lora.adapter_folder.save_adapter`.
         """
         save_adapter(self, folder, self.base_file, self.options)
+
+    def recall_base(self, folder: str | Path) -> None:
+        """Take from an earlier adapter of this training where the frozen weights came from; the file need not be there.
+
+        Args:
+            folder: The adapter; nothing happens if there is none.
+        """
+        if (Path(folder) / BASE).is_file():
+            record = read_base(folder)
+            self.base_file = BaseFile(Path(record.get("path", record["file"])), record["sha256"])
 
     @staticmethod
     def find_base(folder: str | Path, places: Sequence[str | Path] = ()) -> BaseFile:

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import shutil
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -66,7 +67,10 @@ def save_adapter(network: nn.Module, folder: str | Path, base: BaseFile | None, 
     target.mkdir(parents=True, exist_ok=True)
     config: Any = network.lora_config
     record = {"file": base.path.name, "sha256": base.sha256, "path": str(base.path.resolve()), "options": options}
-    with tempfile.TemporaryDirectory(dir=target) as temporary:
+    prefix = f".{target.name}-"
+    for leftover in target.parent.glob(f"{prefix}*"):  # of a killed run
+        shutil.rmtree(leftover, ignore_errors=True)
+    with tempfile.TemporaryDirectory(prefix=prefix, dir=target.parent) as temporary:
         if config is not None:
             config.modules_to_save = list(network.saved_modules)  # type: ignore[arg-type]
             config.base_model_name_or_path = base.path.name
@@ -160,9 +164,15 @@ def read_base(folder: str | Path) -> dict[str, Any]:
     """Return what an adapter folder says of its base: `file`, `sha256`, `path` (where it lay), `options`.
 
     Raises:
-        CheckpointError: If the folder has no such record.
+        CheckpointError: If the folder has no such record, or a damaged one.
     """
     record = Path(folder) / BASE
     if not record.is_file():
         raise CheckpointError(f"{folder}: has no {BASE}, so nothing says what the adapter belongs to")
-    return json.loads(record.read_text(encoding="utf-8"))
+    try:
+        content = json.loads(record.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise CheckpointError(f"{record}: must be JSON, but cannot be read ({error})") from error
+    if not isinstance(content, dict) or not {"file", "sha256"} <= set(content):
+        raise CheckpointError(f"{record}: must name file and sha256 of the frozen weights; take another adapter")
+    return content

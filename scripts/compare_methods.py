@@ -23,51 +23,14 @@ import statistics
 import subprocess
 import sys
 import time
-from dataclasses import dataclass
 from pathlib import Path
 
 import psutil
+from compared_methods import METHODS
 
 from nnunet_ext.atomic import write_json
 
 TRIAL_ITERATIONS = 20
-
-
-@dataclass(frozen=True)
-class Method:
-    """What is trained, and how.
-
-    Args:
-        bundle: The bundle; for an nnU-Net trainer, the one whose docs keep the results.
-        trainer: nnU-Net trainer; none: the bundle itself is run.
-        options: Options of the bundle, or of `configure`.
-    """
-
-    bundle: str
-    trainer: str | None = None
-    options: tuple[str, ...] = ()
-
-
-# weights of SAM and SAM2 are not to be had everywhere: their networks start from random ones, and train whole
-_SCRATCH = ("--tuning", "all", "--pretrained", "none", "--learning_rate", "0.001")
-_NNUNET_SCRATCH = ("network.tuning=all", "learning_rate=0.001", "batch_size=8")
-METHODS = {
-    "bundle-enet": Method("enet"),
-    "nnunet-enet": Method("enet", "nnUNetTrainerENet", ("network=enet", "batch_size=8")),
-    "nnunet-stock-2d": Method("enet", "CustomTrainer", ("network=planned", "batch_size=8")),
-    "bundle-samed-small": Method("samed", options=("--variant", "small", *_SCRATCH)),
-    "nnunet-samed-small": Method(
-        "samed",
-        "nnUNetTrainerSAMed",
-        ("network=samed", "network.variant=small", "network.image_size=128", *_NNUNET_SCRATCH),
-    ),
-    "bundle-sam2unet-tiny": Method("sam2unet", options=("--variant", "tiny", *_SCRATCH)),
-    "nnunet-sam2unet-tiny": Method(
-        "sam2unet",
-        "nnUNetTrainerSAM2UNet",
-        ("network=sam2unet", "network.variant=tiny", "network.image_size=128", *_NNUNET_SCRATCH),
-    ),
-}
 # nnU-Net takes every core on a CPU, whatever OMP_NUM_THREADS says
 NNUNET_TRAIN = """
 import multiprocessing, os
@@ -131,7 +94,7 @@ class Cell:
                 "iterations": epochs * iterations,
                 "cpu_s_per_iteration": cost,
                 "date": datetime.date.today().isoformat(),
-                "hardware": f"{platform.machine()}, one thread, no GPU",
+                "hardware": f"{platform.machine()}, {self.threads} thread(s), no GPU",
                 "commands": self.commands,
                 "scores": read_scores(scores / "metrics.csv"),
             },
@@ -139,6 +102,8 @@ class Cell:
 
     def _train_bundle(self, epochs: int, iterations: int, trial: bool = False) -> Path:
         output = self.work / ("trial" if trial else "run")
+        if trial:
+            shutil.rmtree(output, ignore_errors=True)
         train = f"bundles/{self.method.bundle}/train.json"
         evaluate = f"['{train}','bundles/{self.method.bundle}/evaluate.json']"
         run = [sys.executable, "-m", "monai.bundle", "run", "--config_file"]
@@ -184,7 +149,8 @@ class Cell:
         """Run a command; with two marks, measure its CPU seconds between them and end it at the second."""
         command = [str(word) for word in words]
         places = {sys.executable: "python", f"{self.dataset_dir.parent}/": "$nnUNet_raw/", f"{Path.cwd()}/": ""}
-        places[f"{os.environ.get('nnUNet_results', '')}/"] = "$nnUNet_results/"  # noqa: SIM112
+        if results := os.environ.get("nnUNet_results"):  # noqa: SIM112
+            places[f"{results}/"] = "$nnUNet_results/"
         shown = shlex.join(command).replace(shlex.join([sys.executable, "-c", NNUNET_TRAIN]), "nnUNetv2_train")
         for place, name in places.items():  # the file says what was run, not where
             shown = shown.replace(place, name)
@@ -221,7 +187,8 @@ def _cpu_between(run: subprocess.Popen, file: Path, start: int, first: str, last
         if at_first is None and re.search(first, text):
             at_first = now
         if re.search(last, text):
-            assert at_first is not None
+            if at_first is None:
+                break
             return now - at_first
         time.sleep(0.2)
     raise SystemExit(f"the trial ended early with exit code {run.returncode}; see {file}")

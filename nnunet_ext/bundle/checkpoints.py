@@ -57,8 +57,10 @@ def find_checkpoint(ckpt_dir: str | Path, bundle_root: str | Path = ".", dataset
         UserError: If there is none; it says where it looked and what to do.
     """
     folder, models = Path(ckpt_dir), Path(bundle_root) / "models"
-    if folder.is_file() or is_adapter(folder):
+    if folder.is_file():
         return str(folder)
+    if is_adapter(folder):
+        return str(folder.resolve())  # what belongs to it lies in the folder above, also of "."
     if found := best_model(folder):
         return str(found)
     if runs := _models_below(folder):
@@ -208,7 +210,10 @@ def _choose_run(models: list[Path], dataset_dir: str | Path | None) -> Path:
         return models[-1]
     wanted = Path(dataset_dir).resolve().name
     plans = {model: model.parent / "plans.json" for model in models}
-    names = {model: json.loads(file.read_text(encoding="utf-8"))["dataset_name"] for model, file in plans.items()}
+    for file in [file for file in plans.values() if not file.is_file()]:
+        logger.warning(f"{file.parent} is left out: it has no {file.name}")
+    models = [model for model in models if plans[model].is_file()]
+    names = {model: json.loads(plans[model].read_text(encoding="utf-8"))["dataset_name"] for model in models}
     same = [model for model in models if names[model] == wanted]
     if not same:
         newest = models[-1]

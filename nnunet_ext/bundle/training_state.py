@@ -1,6 +1,7 @@
 """Save the whole state of a training each epoch, and continue from it exactly."""
 
 import logging
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from ..atomic import atomic_path
 from ..data.samplers import SliceSampler
 from ..data.slices import SliceDataset
 from ..errors import UserError
-from .checkpoints import ADAPTER_DIR, BEST_FILE, LAST_FILE
+from .checkpoints import ADAPTER_DIR, BEST_FILE, LAST_FILE, is_adapter
 from .model_card import ModelCard
 
 logger = logging.getLogger(__name__)
@@ -113,10 +114,15 @@ class BestModel:
         if self.content == "whole":
             with atomic_path(self.ckpt_dir / BEST_FILE) as temporary:
                 torch.save(_unwrap(self.network).state_dict(), temporary)
+        folder = self.ckpt_dir / ADAPTER_DIR
         if self._has_adapter():
-            _unwrap(self.network).save_adapter(self.ckpt_dir / ADAPTER_DIR)
-        if self.content == "adapter":
-            (self.ckpt_dir / BEST_FILE).unlink(missing_ok=True)  # of a part of the run that saved whole models
+            if self.content == "adapter" and is_adapter(folder):
+                (self.ckpt_dir / BEST_FILE).unlink(missing_ok=True)  # it would hide the newer adapter
+            _unwrap(self.network).save_adapter(folder)
+            if self.content == "adapter":
+                (self.ckpt_dir / BEST_FILE).unlink(missing_ok=True)  # of a part of the run that saved whole models
+        elif is_adapter(folder):
+            shutil.rmtree(folder)  # of an earlier run: it does not belong to this model
 
     def _has_adapter(self) -> bool:
         return getattr(_unwrap(self.network), "has_adapter", False)
@@ -255,7 +261,7 @@ class TrainingState:
         except Exception as error:  # torch raises many kinds for a damaged file
             reason = f"{type(error).__name__}; damaged, or not written by this training"
             raise UserError(f"{self.file}: cannot be read ({reason}); remove it to start anew") from error
-        # what an older version didn't save was no option then
+        # what an older version didn't save can't be compared
         changed = {key: (saved[key], value) for key, value in self.settings.items() if saved.get(key, value) != value}
         if changed:
             listed = ", ".join(f"{key}: {old} -> {new}" for key, (old, new) in changed.items())

@@ -177,7 +177,9 @@ class CustomTrainer(nnUNetTrainer):
         self._refuse_other_options(of_other_folds=not self.continued)
         if not self.was_initialized:
             self.initialize()
-        if not self.continued:
+        if self.continued:
+            self._recall_base()
+        else:
             self._load_pretrained()
         super().on_train_start()
 
@@ -199,6 +201,12 @@ class CustomTrainer(nnUNetTrainer):
             self.print_to_log_file(f"{file}: {load(file)}")
         except ValueError as error:
             raise OptionError(f"pretrained: {error}") from error
+
+    def _recall_base(self) -> None:
+        """Let the network know where the frozen weights of a continued training came from, for its adapters."""
+        recall = getattr(self._bare_network(), "recall_base", None)
+        if recall is not None and self.options.pretrained is not None:
+            recall(Path(self.output_folder) / "adapter_best")
 
     def load_checkpoint(self, filename_or_checkpoint: dict | str) -> None:
         """Load a checkpoint, after a check that it was trained with these options."""

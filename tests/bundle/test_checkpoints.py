@@ -99,3 +99,17 @@ def test_a_whole_model_is_loaded_strictly(tmp_path, nested):
     assert torch.equal(other.weight, network.weight)
     with pytest.raises(UserError, match=r"model.pt: must be the weights of this network \(Conv2d\)"):
         load_checkpoint(nn.Conv2d(2, 2, 3), tmp_path / "model.pt")
+
+
+def test_a_run_without_its_description_is_left_out_with_a_warning(tmp_path, caplog):
+    touch(tmp_path / "a" / "model_best.pt", 1)
+    (tmp_path / "a" / "plans.json").write_text(json.dumps({"dataset_name": "Dataset004_A"}))
+    adapter(tmp_path / "b", 2)
+    assert find_checkpoint(tmp_path, dataset_dir="data/Dataset004_A") == str(tmp_path / "a" / "model_best.pt")
+    assert "b is left out: it has no plans.json" in caplog.text
+
+
+def test_inside_an_adapter_folder_its_name_is_still_known(tmp_path, monkeypatch):
+    folder = adapter(tmp_path / "run")
+    monkeypatch.chdir(folder)
+    assert find_checkpoint(".") == folder

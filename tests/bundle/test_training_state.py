@@ -307,3 +307,34 @@ def test_wrappers_of_a_network_leave_no_trace_in_the_weights(tmp_path, make_card
     handler = BestModel(tmp_path, wrapped, make_card())
     handler(SimpleNamespace(state=SimpleNamespace(epoch=1, best_metric_epoch=1, rank=0)))
     assert sorted(torch.load(tmp_path / BEST_FILE, weights_only=True)) == ["bias", "weight"]
+
+
+class Adapted(torch.nn.Linear):
+    """A network with an adapter that is a file."""
+
+    def __init__(self, has_adapter: bool = True) -> None:
+        super().__init__(1, 1)
+        self.has_adapter = has_adapter
+        self.seen: set[str] = set()
+
+    def save_adapter(self, folder) -> None:
+        self.seen = {path.name for path in folder.parent.iterdir()}
+        folder.mkdir(exist_ok=True)
+        (folder / "adapter_model.safetensors").write_text("new")
+
+
+IMPROVED = SimpleNamespace(state=SimpleNamespace(epoch=1, best_metric_epoch=1, rank=0))
+
+
+def test_whole_model_of_an_earlier_part_does_not_hide_the_newer_adapter(tmp_path, make_card):
+    network = Adapted()
+    BestModel(tmp_path, network, make_card())(IMPROVED)
+    BestModel(tmp_path, network, make_card(), content="adapter")(IMPROVED)
+    assert BEST_FILE not in network.seen, "a kill here would leave the older model beside the newer adapter"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["adapter", "dataset.json", "plans.json"]
+
+
+def test_adapter_of_an_earlier_run_goes_with_the_first_whole_model_that_has_none(tmp_path, make_card):
+    BestModel(tmp_path, Adapted(), make_card())(IMPROVED)
+    BestModel(tmp_path, Adapted(has_adapter=False), make_card())(IMPROVED)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["dataset.json", BEST_FILE, "plans.json"]

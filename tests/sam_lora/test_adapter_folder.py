@@ -166,3 +166,22 @@ def test_adapter_of_another_shape_is_refused(trained, tmp_path, options):
     trained()
     with pytest.raises(CheckpointError, match="see rank"):
         load_adapter(small(**options), tmp_path / "adapter")
+
+
+@pytest.mark.parametrize("content", ["{", "[]", "{}", '{"file": "sam_small.pth"}'])
+def test_damaged_record_is_named(trained, tmp_path, content):
+    trained()
+    (tmp_path / "adapter" / "base.json").write_text(content)
+    with pytest.raises(CheckpointError, match=r"base\.json: must "):
+        read_base(tmp_path / "adapter")
+
+
+def test_leftovers_of_a_killed_run_are_removed(trained, tmp_path):
+    (tmp_path / ".adapter-killed").mkdir()
+    trained()
+    assert not list(tmp_path.glob(".adapter-*"))
+    assert sorted(p.name for p in (tmp_path / "adapter").iterdir()) == [
+        "adapter_config.json",
+        "adapter_model.safetensors",
+        "base.json",
+    ]

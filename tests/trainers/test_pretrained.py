@@ -7,6 +7,7 @@ from peft import PeftModel
 from nnunet_ext.errors import OptionError
 from nnunet_ext.trainers.CustomTrainer import CustomTrainer
 from sam_lora import SAMed
+from sam_lora.adapter_folder import read_base
 from sam_lora.sam_checkpoint import to_meta_layout
 
 SMALL = ("network=samed", "network.variant=small", "network.image_size=64")
@@ -78,10 +79,22 @@ def test_adapter_lies_beside_the_checkpoint_and_peft_loads_it(folders, weights):
         torch.testing.assert_close(adapted(x), network(x), rtol=1e-5, atol=1e-5)
 
 
-def test_continued_training_does_not_need_the_file(folders, weights):
-    folders.configure("2d_sam", *SMALL, *SHORT, f"pretrained={weights}")
-    folders.train("CustomTrainer", "2d_sam")
+def test_continued_training_does_not_need_the_file_and_still_leaves_adapters(folders, weights, monkeypatch):
+    def interrupted(trainer):
+        end_of_epoch(trainer)
+        raise KeyboardInterrupt
+
+    folders.configure("2d_sam", *SMALL, "epochs=2", *SHORT[1:], f"pretrained={weights}")
+    end_of_epoch = CustomTrainer.on_epoch_end
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(CustomTrainer, "on_epoch_end", interrupted)
+        folders.train("CustomTrainer", "2d_sam")
+    fold = folders.model("CustomTrainer", "2d_sam") / "fold_0"
+    assert not (fold / "adapter_final").exists()
+    sha256 = read_base(fold / "adapter_best")["sha256"]
     weights.unlink()
+    folders.train("CustomTrainer", "2d_sam", continue_training=True)
+    assert read_base(fold / "adapter_final")["sha256"] == sha256
     folders.train("CustomTrainer", "2d_sam", only_run_validation=True)
 
 
