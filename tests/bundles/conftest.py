@@ -49,6 +49,8 @@ class Bundle:
         demo.pop("output_dir")
         self.tiny = MappingProxyType({**demo, **TINY})
         """Overrides for a training of seconds: the demo's small network, and less of everything."""
+        self.small = {"variant": demo["variant"]} if "variant" in demo else {}
+        """Overrides for a small network that is trained as `train.json` says."""
 
     def files(self, *names: str) -> list[str]:
         """Return the paths that people type: those of the links at the bundle's root."""

@@ -37,13 +37,18 @@ def start(arguments: list[str], repository: Path, cwd: Path) -> subprocess.Popen
 
 def run(arguments: list[str], repository: Path, cwd: Path, timeout_s: float = 400) -> subprocess.CompletedProcess:
     process = start(arguments, repository, cwd)
+    out, err = finish(process, timeout_s)
+    return subprocess.CompletedProcess(arguments, process.returncode, out, err)
+
+
+def finish(process: subprocess.Popen, timeout_s: float) -> tuple[str, str]:
+    """Wait for a process; return what it printed."""
     try:
-        out, err = process.communicate(timeout=timeout_s)
+        return process.communicate(timeout=timeout_s)
     except subprocess.TimeoutExpired:
         os.killpg(process.pid, signal.SIGKILL)  # with the processes that it started
         out, err = process.communicate()
         pytest.fail(f"still running after {timeout_s} s:\n{out[-1500:]}\n{err[-1500:]}")
-    return subprocess.CompletedProcess(arguments, process.returncode, out, err)
 
 
 def wait_for(file: Path, timeout_s: float = 300) -> None:
@@ -99,7 +104,8 @@ def state(folder: Path) -> dict:
 
 @pytest.mark.slow
 def test_killed_process_continues_to_the_same_weights(bundle, place, repository, tiny_phantom):
-    options = {**TINY, "max_epochs": 3, "iterations_per_epoch": 15, "val_interval": 1, "dataset_dir": tiny_phantom}
+    options = {**TINY, **bundle.small, "max_epochs": 3, "iterations_per_epoch": 15, "dataset_dir": tiny_phantom}
+    options["val_interval"] = 1
     whole = run(command(bundle, "train", **options, output_dir="whole"), repository, cwd=place)
     assert whole.returncode == 0, whole.stderr[-3000:]
 
@@ -122,11 +128,11 @@ def test_killed_process_continues_to_the_same_weights(bundle, place, repository,
 
 @pytest.mark.slow
 def test_interrupted_process_says_so_without_a_traceback(bundle, place, repository, tiny_phantom):
-    options = {**TINY, "max_epochs": 50, "val_interval": 50, "dataset_dir": tiny_phantom, "output_dir": "run"}
-    process = start(command(bundle, "train", **options), repository, place)
+    options = {**TINY, **bundle.small, "max_epochs": 50, "val_interval": 50, "dataset_dir": tiny_phantom}
+    process = start(command(bundle, "train", **options, output_dir="run"), repository, place)
     wait_for(place / "run" / "checkpoint_last.pt")
     process.send_signal(signal.SIGINT)
-    out, err = process.communicate(timeout=60)
+    out, err = finish(process, timeout_s=120)
     assert process.returncode != 0
     assert "interrupted; the same command continues" in err
     assert "Traceback" not in out + err
@@ -135,7 +141,8 @@ def test_interrupted_process_says_so_without_a_traceback(bundle, place, reposito
 @pytest.mark.slow
 def test_two_processes_train_one_network(bundle, place, repository, tiny_phantom):
     """One validation case for two processes: the second has none."""
-    options = {**TINY, "max_epochs": 2, "val_interval": 1, "dataset_dir": tiny_phantom, "output_dir": "run"}
+    options = {**TINY, **bundle.small, "max_epochs": 2, "val_interval": 1, "dataset_dir": tiny_phantom}
+    options["output_dir"] = "run"
     launcher = ("-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2", "-m")
     arguments = command(bundle, "train", "multi_gpu_train", launcher=launcher, **options)
     finished = run(arguments, repository, cwd=place)
