@@ -32,7 +32,11 @@ def environment(repository: Path) -> dict[str, str]:
 
 def start(arguments: list[str], repository: Path, cwd: Path) -> subprocess.Popen:
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-    return subprocess.Popen(arguments, cwd=cwd, env=environment(repository), start_new_session=True, **pipes)
+    # what a shell starts in the background ignores Ctrl-C, and so would these
+    listening = {"preexec_fn": lambda: signal.signal(signal.SIGINT, signal.SIG_DFL)}
+    return subprocess.Popen(
+        arguments, cwd=cwd, env=environment(repository), start_new_session=True, **pipes, **listening
+    )
 
 
 def run(arguments: list[str], repository: Path, cwd: Path, timeout_s: float = 400) -> subprocess.CompletedProcess:
