@@ -35,7 +35,7 @@ RESULTS = Path("bundles/samed/docs/results")
 ARMS = {"decoder": "frozen encoder", "lora": "LoRA", "all": "full fine-tuning"}
 RATES = (3e-4, 1e-3, 3e-3, 1e-2)
 SEEDS = (0, 1, 2)
-BASE_EPOCHS, EPOCH_STEPS, BASE_RATE = 8, 250, 1e-3
+BASE_EPOCHS, EPOCH_STEPS, BASE_RATE = 4, 250, 1e-3
 CANVAS = 128
 COMMON = ["--variant", "small", "--image_size", f"[{CANVAS},{CANVAS}]", "--batch_size", 8, "--weight_decay", 0.01]
 COMMON += ["--warmup_iterations", 20]
@@ -246,7 +246,7 @@ def main() -> int:
     parser.add_argument("--base-labels", nargs="+", help="what the base learns")
     parser.add_argument("--target-dir", type=Path, help="raw data set of the adaptation; may be the same")
     parser.add_argument("--target-labels", nargs="+", help="what it is adapted to")
-    parser.add_argument("--steps", type=int, default=300, help="iterations of each adaptation")
+    parser.add_argument("--steps", type=int, default=200, help="iterations of each adaptation")
     parser.add_argument("--val-cases", type=int, default=10, help="validation cases, of the base and of the target")
     parser.add_argument("--test-cases", type=int, default=30, help="test cases of the target")
     parser.add_argument("--work", type=Path, default=Path("runs/adapt"), help="folder of data, runs and predictions")
