@@ -35,7 +35,7 @@ RESULTS = Path("bundles/samed/docs/results")
 ARMS = {"decoder": "frozen encoder", "lora": "LoRA", "all": "full fine-tuning"}
 RATES = (3e-4, 1e-3, 3e-3, 1e-2)
 SEEDS = (0, 1, 2)
-BASE_EPOCHS, EPOCH_STEPS, BASE_RATE = 4, 250, 1e-3
+BASE_EPOCHS, BASE_RATE = 4, 1e-3
 CANVAS = 128
 COMMON = ["--variant", "small", "--image_size", f"[{CANVAS},{CANVAS}]", "--batch_size", 8, "--weight_decay", 0.01]
 COMMON += ["--warmup_iterations", 20]
@@ -51,6 +51,7 @@ class Experiment:
         target_labels: Labels of that.
         split: The cases of both.
         work: Folder of derived data sets, runs and predictions.
+        base_steps: Iterations of the base.
         steps: Iterations of each adaptation.
     """
 
@@ -62,11 +63,12 @@ class Experiment:
         target_labels: list[str],
         split: Split,
         work: Path,
+        base_steps: int,
         steps: int,
     ) -> None:
         parts = ((base, base_labels), (target, target_labels))
         self.name = "-to-".join(f"{data.name.partition('_')[2]}-{'+'.join(labels)}" for data, labels in parts)
-        self.steps = steps
+        self.base_steps, self.steps = base_steps, steps
         self.work = work / self.name
         self.base_dir, self.target_dir = self.work / "Dataset901_Base", self.work / "Dataset902_Target"
         self.weights = self.work / "base.pth"
@@ -85,20 +87,22 @@ class Experiment:
         for arm in ARMS:
             for rate in RATES:
                 self._adapt(arm, rate, SEEDS[0])
+        rates = {arm: chosen_rate(self.name, self.steps, arm) for arm in ARMS}
         for seed in SEEDS:
-            for arm in ARMS:
-                self._adapt(arm, chosen_rate(self.name, arm), seed)
+            for arm, rate in rates.items():
+                self._adapt(arm, rate, seed)
         for seed in SEEDS:
-            for arm in ARMS:
-                self._test(arm, chosen_rate(self.name, arm), seed)
+            for arm, rate in rates.items():
+                self._test(arm, rate, seed)
 
     def file(self, *parts: object) -> Path:
-        """Return the JSON file of the base or of an adaptation."""
-        return RESULTS / ("-".join([self.name, *map(str, parts)]) + ".json")
+        """Return the JSON file of the base, or of an adaptation: its arm, learning rate and seed."""
+        length = [f"{self.steps}steps"] if len(parts) > 1 else []  # the base is shared
+        return RESULTS / ("-".join([self.name, *length, *map(str, parts)]) + ".json")
 
     def _train_base(self) -> None:
         output = self.work / "base"
-        steps = ["--max_epochs", BASE_EPOCHS, "--iterations_per_epoch", EPOCH_STEPS]
+        steps = ["--max_epochs", BASE_EPOCHS, "--iterations_per_epoch", self.base_steps // BASE_EPOCHS]
         val_dice = self._train(
             self.base_dir, output, "all", BASE_RATE, 0, 0, [*steps, "--pretrained", "none"], BASE_EPOCHS
         )
@@ -113,7 +117,7 @@ class Experiment:
         network.load_state_dict(torch.load(output / "model_best.pt", weights_only=True))
         with atomic_path(self.weights) as temporary:
             torch.save(to_meta_layout(network), temporary)
-        self._write({"learning_rate": BASE_RATE, "steps": BASE_EPOCHS * EPOCH_STEPS, "val_dice": val_dice}, "base")
+        self._write({"learning_rate": BASE_RATE, "steps": self.base_steps, "val_dice": val_dice}, "base")
 
     def _adapt(self, arm: str, rate: float, seed: int) -> None:
         if self.file(arm, rate, seed).exists():
@@ -170,7 +174,7 @@ class Experiment:
                 raise
 
     def _run_dir(self, arm: str, rate: float, seed: int) -> Path:
-        return self.work / f"{arm}-{rate}-{seed}"
+        return self.work / f"{self.steps}steps-{arm}-{rate}-{seed}"
 
     def _write(self, content: dict[str, Any], *parts: object) -> None:
         hardware = f"{platform.machine()}, {torch.get_num_threads()} thread(s), no GPU"
@@ -185,14 +189,16 @@ def read_cells() -> list[dict[str, Any]]:
     return [cell for cell in cells if "arm" in cell]
 
 
-def chosen_rate(experiment: str, arm: str) -> float:
+def chosen_rate(experiment: str, steps: int, arm: str) -> float:
     """Return the learning rate that is best for the validation cases with the first seed.
 
     Args:
         experiment: Name of the experiment.
+        steps: Iterations of each adaptation.
         arm: A key of `ARMS`.
     """
-    cells = [c for c in read_cells() if (c["experiment"], c["arm"], c["seed"]) == (experiment, arm, SEEDS[0])]
+    wanted = experiment, steps, arm, SEEDS[0]
+    cells = [c for c in read_cells() if (c["experiment"], c["steps"], c["arm"], c["seed"]) == wanted]
     return max(cells, key=lambda cell: cell["val_dice"])["learning_rate"]
 
 
@@ -212,9 +218,9 @@ def mean_dice(scores: dict[str, dict[str, dict[str, float]]]) -> dict[str, float
 def print_tables() -> None:
     """Print grid and test of each experiment as Markdown."""
     cells = read_cells()
-    for experiment in sorted({cell["experiment"] for cell in cells}):
-        own = [cell for cell in cells if cell["experiment"] == experiment]
-        print(f"\n{experiment}\n\n| validation Dice, seed {SEEDS[0]} | {' | '.join(map(str, RATES))} |")
+    for experiment, steps in sorted({(cell["experiment"], cell["steps"]) for cell in cells}):
+        own = [cell for cell in cells if (cell["experiment"], cell["steps"]) == (experiment, steps)]
+        print(f"\n{experiment}, {steps} steps\n\n| validation Dice, seed {SEEDS[0]} | {' | '.join(map(str, RATES))} |")
         print("|---|" + "---|" * len(RATES))
         for arm, title in ARMS.items():
             grid = {c["learning_rate"]: c["val_dice"] for c in own if (c["arm"], c["seed"]) == (arm, SEEDS[0])}
@@ -246,6 +252,7 @@ def main() -> int:
     parser.add_argument("--base-labels", nargs="+", help="what the base learns")
     parser.add_argument("--target-dir", type=Path, help="raw data set of the adaptation; may be the same")
     parser.add_argument("--target-labels", nargs="+", help="what it is adapted to")
+    parser.add_argument("--base-steps", type=int, default=1000, help="iterations of the base")
     parser.add_argument("--steps", type=int, default=200, help="iterations of each adaptation")
     parser.add_argument("--val-cases", type=int, default=10, help="validation cases, of the base and of the target")
     parser.add_argument("--test-cases", type=int, default=30, help="test cases of the target")
@@ -261,7 +268,7 @@ def main() -> int:
         base, target = open_dataset(args.base_dir), open_dataset(args.target_dir)
         split = split_cases(base, target, len(SEEDS), args.val_cases, args.test_cases)
         labels = args.base_labels, args.target_labels
-        Experiment(base, labels[0], target, labels[1], split, args.work.resolve(), args.steps).run()
+        Experiment(base, labels[0], target, labels[1], split, args.work.resolve(), args.base_steps, args.steps).run()
     print_tables()
     return 0
 
