@@ -52,7 +52,7 @@ class TimeEstimate:
 
     Args:
         device: The run's device; on a GPU nothing is said.
-        hint: Command that shows the method quickly.
+        hint: Command that shows the method quickly; none if empty.
         after_iterations: Iterations to measure, the first (which warms up) not counted.
     """
 
@@ -84,9 +84,9 @@ class TimeEstimate:
             seconds = (time.monotonic() - self._start[1]) / self.after_iterations
             total = (engine.state.max_epochs or 0) * (engine.state.epoch_length or 0) - iteration
             logger.info(
-                f"on this CPU an iteration takes {seconds:.2f} s and the whole run about "
-                f"{_duration(seconds * total)} plus validation; it can be interrupted (Ctrl-C) and continued. "
-                f"For a quick look: {self.hint}"
+                f"on this CPU an iteration takes {seconds:.2f} s and the rest of the training about "
+                f"{_duration(seconds * total)}, plus validation; interrupted (Ctrl-C), it continues from its last "
+                "finished epoch" + (f". For a quick look: {self.hint}" if self.hint else "")
             )
 
 
