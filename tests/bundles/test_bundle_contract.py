@@ -197,10 +197,11 @@ def test_no_string_holds_a_path_of_somebodys_machine(config):
     assert [text for _, text in strings(config) if absolute.search(text)] == []
 
 
-def test_demo_is_small(bundle):
+def test_demo_is_small_and_loses_little_when_it_is_interrupted(bundle):
     demo, train = read(bundle, "demo"), read(bundle, "train")
-    assert demo["max_epochs"] == 1
-    assert demo["val_interval"] == 1
+    assert demo["max_epochs"] * demo["iterations_per_epoch"] <= 400
+    assert demo["iterations_per_epoch"] <= 50
+    assert demo["val_interval"] == demo["max_epochs"], "one validation, at the end"
     assert demo["output_dir"] != train["output_dir"]
 
 
