@@ -9,8 +9,8 @@ from .windows import Tile, tiles
 _BLOCK_BYTES = 4 * 2**20
 """Scores held at once on a CPU: about what its cache holds."""
 
-_Filled = tuple[Tensor, Tensor | None]
-"""Image of tokens, and the token that fills windows up."""
+_Tensors = tuple[Tensor, Tensor, Tensor, Tensor | None, Tensor | None, Tensor, Tensor]
+_Part = tuple[Tile, tuple[Tensor, ...]]
 
 
 class SplitQKV(nn.Module):
@@ -66,11 +66,10 @@ class RelativeAttention(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the attended tokens, shape (B, H, W, dim), of tokens of that shape."""
-        lines = [
-            [tile.join(attend(*parts), tile.queries, self.num_heads) for tile, parts in line]
-            for line in self._scored_parts(x)
-        ]
-        return self.proj(_assembled(lines))
+        tensors = self._projected(x)
+        if _by_blocks(tensors[0]) and torch.is_grad_enabled() and any(map(_needs_grad, tensors)):
+            return self.proj(_RecutAttention.apply(self._parts, self.num_heads, *tensors))
+        return self.proj(_attended(self._parts(*tensors), self.num_heads))
 
     def spread(self, x: Tensor, shares: Tensor) -> Tensor:
         """Return what each token gets if the queries pass on their shares as they attend, mean over the heads.
@@ -88,34 +87,50 @@ class RelativeAttention(nn.Module):
             given = tile.cut(shares, tile.queries, 1).repeat_interleave(self.num_heads, dim=0).transpose(1, 2)
             got = torch.zeros(len(k), 1, k.shape[1], dtype=k.dtype, device=k.device)
             for n, s in _blocks(q, k):
-                got[n] += given[n, :, s] @ _scores(q[n, s], k[n], rows[n, s], columns[n, s]).softmax(-1)
+                got[n] += given[n, :, s] @ _weights(q[n, s], k[n], rows[n, s], columns[n, s])
             return tile.join(got.unflatten(0, (-1, self.num_heads)).mean(1).transpose(1, 2), tile.keys, 1)
 
-        return _assembled([[spread(*part) for part in line] for line in self._scored_parts(x)])
+        return _assembled([[spread(*part) for part in line] for line in self._parts(*self._projected(x))])
 
-    def _scored_parts(self, x: Tensor) -> list[list[tuple[Tile, tuple[Tensor, ...]]]]:
+    def _projected(self, x: Tensor) -> "_Tensors":
+        """Return queries, keys and values, the key and the value that fill windows up, and the tables of positions."""
+        q, k, v = self.qkv(x)
+        _, *fills = self.qkv(x.new_zeros(1, 1, 1, x.shape[-1])) if self.windowed else (None,) * 3
+        return q, k, v, *fills, self.rel_pos_h, self.rel_pos_w
+
+    def _parts(
+        self,
+        q: Tensor,
+        k: Tensor,
+        v: Tensor,
+        k_fill: Tensor | None,
+        v_fill: Tensor | None,
+        down: Tensor,
+        across: Tensor,
+    ) -> list[list["_Part"]]:
         """Return the image's tiles with their arguments of `attend`."""
-        image = x.shape[1], x.shape[2]
-        if self.windowed:
-            lines = tiles(image, self.size, split=_by_blocks(x))
-            fill = self.qkv(x.new_zeros(1, 1, 1, x.shape[-1]))
-        else:
-            lines = tiles(image, image, split=False)
-            fill = (None,) * 3
-        q, k, v = zip(self.qkv(x), fill, strict=True)
-        return [[(tile, self._arguments(tile, q, k, v)) for tile in line] for line in lines]
+        image = q.shape[1], q.shape[2]
+        lines = tiles(image, self.size if self.windowed else image, split=self.windowed and _by_blocks(q))
 
-    def _arguments(self, tile: Tile, q: _Filled, k: _Filled, v: _Filled) -> tuple[Tensor, ...]:
-        (height, width), (key_height, key_width) = tile.queries, tile.keys
-        queries = tile.cut(q[0], tile.queries, self.num_heads)
-        keys, values = (tile.cut(image, tile.keys, self.num_heads, fill) for image, fill in (k, v))
-        # One product a head and row (or column): (.., H, W, d) with the table of offsets (H, H, d).
-        grid = queries.unflatten(1, (height, width))
-        down = _offsets(self.rel_pos_h, height, key_height).to(q[0].dtype)
-        across = _offsets(self.rel_pos_w, width, key_width).to(q[0].dtype)
-        rows = torch.einsum("nhwd,hkd->nhwk", grid, down).flatten(1, 2)
-        columns = torch.einsum("nhwd,wkd->nhwk", grid, across).flatten(1, 2)
-        return queries * self.head_dim**-0.5, keys, values, rows, columns
+        def arguments(tile: Tile) -> tuple[Tensor, ...]:
+            (height, width), (key_height, key_width) = tile.queries, tile.keys
+            queries = tile.cut(q, tile.queries, self.num_heads)
+            keys, values = (tile.cut(x, tile.keys, self.num_heads, fill) for x, fill in ((k, k_fill), (v, v_fill)))
+            # One product a head and row (or column): (.., H, W, d) with the table of offsets (H, H, d).
+            grid = queries.unflatten(1, (height, width))
+            rows = torch.einsum("nhwd,hkd->nhwk", grid, _offsets(down, height, key_height).to(q.dtype))
+            columns = torch.einsum("nhwd,wkd->nhwk", grid, _offsets(across, width, key_width).to(q.dtype))
+            return queries, keys, values, rows.flatten(1, 2), columns.flatten(1, 2)
+
+        return [[(tile, arguments(tile)) for tile in line] for line in lines]
+
+
+def _attended(lines: list[list["_Part"]], heads: int) -> Tensor:
+    return _assembled([[tile.join(attend(*parts), tile.queries, heads) for tile, parts in line] for line in lines])
+
+
+def _needs_grad(tensor: Tensor | None) -> bool:
+    return tensor is not None and tensor.requires_grad
 
 
 def _assembled(lines: list[list[Tensor]]) -> Tensor:
@@ -125,13 +140,14 @@ def _assembled(lines: list[list[Tensor]]) -> Tensor:
 
 
 def attend(q: Tensor, k: Tensor, v: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
-    """Return softmax(q k' + rows + columns) v, where a key's row and column choose the entry of the two terms.
+    """Return softmax(q k' / sqrt(d) + rows + columns) v; a key's row and column choose the entry of the two terms.
 
-    On a CPU in single precision the scores are made block by block, and made again for the gradient. Elsewhere the
-    two terms become further entries of query and key (the key's are one-hot), so that a fused kernel applies.
+    On a CPU in single precision the scores are made block by block (without a gradient, which `_RecutAttention` makes).
+    Elsewhere the two terms become further entries of query and key (the key's are one-hot), so that a fused kernel
+    applies.
 
     Args:
-        q: Scaled queries, shape (N, Q, d).
+        q: Queries, shape (N, Q, d).
         k: Keys, shape (N, H * W, d).
         v: Values, shape (N, H * W, d).
         rows: Score of each query with each row of keys, shape (N, Q, H).
@@ -140,11 +156,7 @@ def attend(q: Tensor, k: Tensor, v: Tensor, rows: Tensor, columns: Tensor) -> Te
     Returns:
         Shape (N, Q, d).
     """
-    if not _by_blocks(q):
-        return _attend_fused(q, k, v, rows, columns)
-    if torch.is_grad_enabled() and any(part.requires_grad for part in (q, k, v, rows, columns)):
-        return _BlockAttention.apply(q, k, v, rows, columns)
-    return _attend_blocks(q, k, v, rows, columns)
+    return (_attend_blocks if _by_blocks(q) else _attend_fused)(q, k, v, rows, columns)
 
 
 def _by_blocks(x: Tensor) -> bool:
@@ -164,7 +176,7 @@ def _attend_fused(q: Tensor, k: Tensor, v: Tensor, rows: Tensor, columns: Tensor
     row = torch.eye(height, dtype=k.dtype, device=k.device).repeat_interleave(width, dim=0)
     column = torch.eye(width, dtype=k.dtype, device=k.device).repeat(height, 1)
     place = torch.cat([row, column], dim=-1).expand(len(k), -1, -1)
-    query = torch.cat([q, rows, columns], dim=-1)
+    query = torch.cat([q * _scale(q), rows, columns], dim=-1)
     key = torch.cat([k, place], dim=-1)
     filler = -query.shape[-1] % 8  # kernels want multiples of 8
     query, key = F.pad(query, (0, filler)), F.pad(key, (0, filler))
@@ -173,49 +185,75 @@ def _attend_fused(q: Tensor, k: Tensor, v: Tensor, rows: Tensor, columns: Tensor
     return attended[..., : v.shape[-1]]
 
 
-class _BlockAttention(torch.autograd.Function):
-    """Attention whose scores are made again for the gradient; nothing of their size is kept."""
+class _RecutAttention(torch.autograd.Function):
+    """Attention that keeps queries, keys and values as images; windows and scores are made again for the gradient.
+
+    What is kept is all of one size, so that a CPU's memory isn't riddled with holes between the windows of the blocks.
+    """
 
     @staticmethod
-    def forward(ctx, q: Tensor, k: Tensor, v: Tensor, rows: Tensor, columns: Tensor) -> Tensor:  # type: ignore[override]
-        ctx.save_for_backward(q, k, v, rows, columns)
-        return _attend_blocks(q, k, v, rows, columns)
+    def forward(ctx, cut, heads: int, *tensors: Tensor | None) -> Tensor:  # type: ignore[override]
+        ctx.cut, ctx.heads = cut, heads
+        ctx.save_for_backward(*tensors)
+        return _attended(cut(*tensors), heads)
 
     @staticmethod
+    @torch.autograd.function.once_differentiable
     def backward(ctx, grad: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
-        q, k, v, rows, columns = ctx.saved_tensors
-        inputs = zip((q, k, v, rows, columns), ctx.needs_input_grad, strict=True)
-        dq, dk, dv, drows, dcolumns = (torch.zeros_like(part) if need else None for part, need in inputs)
-        grad = grad.contiguous()
-        for n, s in _blocks(q, k):
-            weights = _scores(q[n, s], k[n], rows[n, s], columns[n, s]).softmax(-1)
-            if dv is not None:
-                dv[n].baddbmm_(weights.transpose(1, 2), grad[n, s])
-            dweights = torch.bmm(grad[n, s], v[n].transpose(1, 2))
-            dscores = torch._softmax_backward_data(dweights, weights, -1, weights.dtype)
-            if dq is not None:
-                torch.bmm(dscores, k[n], out=dq[n, s])
-            if dk is not None:
-                dk[n].baddbmm_(dscores.transpose(1, 2), q[n, s])
-            grid = dscores.unflatten(-1, (rows.shape[-1], columns.shape[-1]))
-            if drows is not None:
-                torch.sum(grid, -1, out=drows[n, s])
-            if dcolumns is not None:
-                torch.sum(grid, -2, out=dcolumns[n, s])
-        return dq, dk, dv, drows, dcolumns
+        needs = ctx.needs_input_grad[2:]
+        inputs = [
+            t if t is None else t.detach().requires_grad_(n) for t, n in zip(ctx.saved_tensors, needs, strict=True)
+        ]
+        with torch.enable_grad():
+            lines = ctx.cut(*inputs)
+        made: list[Tensor] = []
+        gradients: list[Tensor] = []
+        for tile, parts in (part for line in lines for part in line):
+            for part, gradient in zip(parts, _gradients(parts, tile.cut(grad, tile.queries, ctx.heads)), strict=True):
+                if gradient is not None:
+                    made.append(part)
+                    gradients.append(gradient)
+        wanted = [tensor for tensor in inputs if _needs_grad(tensor)]
+        found = iter(torch.autograd.grad(made, wanted, gradients, allow_unused=True))  # type: ignore[arg-type]
+        return None, None, *(next(found) if _needs_grad(tensor) else None for tensor in inputs)
+
+
+def _gradients(inputs: tuple[Tensor, ...], grad: Tensor) -> tuple[Tensor | None, ...]:
+    """Return the gradients of `attend`'s arguments, None for those that need none."""
+    q, k, v, rows, columns = inputs
+    dq, dk, dv, drows, dcolumns = (torch.zeros_like(part) if part.requires_grad else None for part in inputs)
+    for n, s in _blocks(q, k):
+        weights = _weights(q[n, s], k[n], rows[n, s], columns[n, s])
+        if dv is not None:
+            dv[n].baddbmm_(weights.transpose(1, 2), grad[n, s])
+        dweights = torch.bmm(grad[n, s], v[n].transpose(1, 2))
+        dscores = torch._softmax_backward_data(dweights, weights, -1, weights.dtype)
+        if dq is not None:
+            dq[n, s].baddbmm_(dscores, k[n], alpha=_scale(q))
+        if dk is not None:
+            dk[n].baddbmm_(dscores.transpose(1, 2), q[n, s], alpha=_scale(q))
+        grid = dscores.unflatten(-1, (rows.shape[-1], columns.shape[-1]))
+        if drows is not None:
+            torch.sum(grid, -1, out=drows[n, s])
+        if dcolumns is not None:
+            torch.sum(grid, -2, out=dcolumns[n, s])
+    return dq, dk, dv, drows, dcolumns
 
 
 def _attend_blocks(q: Tensor, k: Tensor, v: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
     out = torch.empty(*q.shape[:-1], v.shape[-1], dtype=v.dtype, device=v.device)
     for n, s in _blocks(q, k):
-        weights = _scores(q[n, s], k[n], rows[n, s], columns[n, s]).softmax(-1)
-        torch.bmm(weights, v[n], out=out[n, s])
+        torch.bmm(_weights(q[n, s], k[n], rows[n, s], columns[n, s]), v[n], out=out[n, s])
     return out
 
 
-def _scores(q: Tensor, k: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
+def _weights(q: Tensor, k: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
     bias = rows.unsqueeze(-1) + columns.unsqueeze(-2)
-    return bias.flatten(-2).baddbmm_(q, k.transpose(1, 2))
+    return bias.flatten(-2).baddbmm_(q, k.transpose(1, 2), alpha=_scale(q)).softmax(-1)
+
+
+def _scale(q: Tensor) -> float:
+    return q.shape[-1] ** -0.5
 
 
 def _blocks(q: Tensor, k: Tensor):

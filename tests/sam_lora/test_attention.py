@@ -77,14 +77,14 @@ def test_result_without_gradient_is_the_same(way):
     torch.testing.assert_close(quiet, ours(x), rtol=1e-5, atol=1e-6)
 
 
-@pytest.mark.parametrize("frozen", ["q", "k", "v"])
-def test_gradients_are_made_only_where_they_are_asked_for(frozen):
-    parts = {name: torch.randn(2, 12, 8, requires_grad=name != frozen) for name in "qkv"}
-    rows, columns = torch.randn(2, 12, 3, requires_grad=True), torch.randn(2, 12, 4)
-    attention.attend(parts["q"], parts["k"], parts["v"], rows, columns).sum().backward()
-    assert {name for name, part in parts.items() if part.grad is None} == {frozen}
-    assert rows.grad is not None
-    assert columns.grad is None
+@pytest.mark.parametrize("frozen", ["q_proj", "k_proj", "v_proj"])
+def test_gradients_are_made_only_where_they_are_asked_for(frozen, way):
+    _, ours = twins((4, 4), windowed=True)
+    ours.rel_pos_w.requires_grad_(False)
+    ours.qkv.get_submodule(frozen).requires_grad_(False)
+    ours(torch.randn(1, 5, 6, 48)).square().sum().backward()
+    idle = {name for name, parameter in ours.named_parameters() if parameter.grad is None}
+    assert idle == {"rel_pos_w", f"qkv.{frozen}.weight", f"qkv.{frozen}.bias"}
 
 
 def test_nothing_of_size_tokens_by_tokens_is_kept_for_the_gradient():

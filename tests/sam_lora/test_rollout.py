@@ -18,10 +18,11 @@ def network(side: int) -> SAMed:
 
 def mean_attention(attention, tokens: torch.Tensor) -> torch.Tensor:
     """The matrix (tokens, tokens) of one image, mean over the heads, written out."""
-    [[(_, (q, k, _, rows, columns))]] = attention._scored_parts(tokens)
+    [[(_, (q, k, _, rows, columns))]] = attention._parts(*attention._projected(tokens))
     height, width = tokens.shape[1:3]
     bias = rows.repeat_interleave(width, dim=-1) + columns.repeat(1, 1, height)
-    return (q @ k.transpose(1, 2) + bias).softmax(-1).mean(0)
+    scores = q @ k.transpose(1, 2) * q.shape[-1] ** -0.5
+    return (scores + bias).softmax(-1).mean(0)
 
 
 def test_shares_are_the_row_of_the_product_of_all_blocks():
