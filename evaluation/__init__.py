@@ -3,6 +3,8 @@
 `score` works on arrays; `python -m evaluation.test3d` and `python -m evaluation.test2d` work on folders.
 """
 
-from .scoring import LabelScore, Scores, score
+from .label_score import LabelScore, Scores
+from .metric_options import MetricOptions
+from .scoring import score
 
-__all__ = ["LabelScore", "Scores", "score"]
+__all__ = ["LabelScore", "MetricOptions", "Scores", "score"]

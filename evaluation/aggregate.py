@@ -9,7 +9,7 @@ import numpy as np
 from .case_scores import CaseScores
 from .dataset_labels import Label
 from .definitions import is_distance
-from .tolerances import Tolerances
+from .metric_choice import MetricChoice
 
 Statistics = dict[str, float | int | None]
 
@@ -76,10 +76,10 @@ def _mean_of_numbers(values: np.ndarray) -> float:
 class ScoreTable:
     """Scores of all cases, ready to be averaged."""
 
-    def __init__(self, cases: Sequence[CaseScores], labels: Sequence[Label], tolerances: Tolerances) -> None:
+    def __init__(self, cases: Sequence[CaseScores], labels: Sequence[Label], metrics: MetricChoice) -> None:
         self._cases = cases
         self._labels = labels
-        self._tolerances = tolerances
+        self._metrics = metrics
 
     def by_label(self, label: Label, *, case_means: bool) -> dict[str, Statistics]:
         """Average one label.
@@ -91,7 +91,7 @@ class ScoreTable:
         Returns:
             Statistics by metric.
         """
-        names = self._tolerances.metric_names(label)
+        names = self._metrics.names(label)
         return {name: self._sample(label, name, case_means).statistics(name) for name in names}
 
     def foreground(self, *, case_means: bool) -> dict[str, Statistics]:
@@ -104,10 +104,10 @@ class ScoreTable:
             Statistics by metric; `n_missed` and `n_spurious` are sums over labels.
         """
         labels = [label for label in self._labels if not label.is_background]
-        names = dict.fromkeys(name for label in labels for name in self._tolerances.metric_names(label))
+        names = dict.fromkeys(name for label in labels for name in self._metrics.names(label))
         result = {}
         for name in names:
-            with_metric = [label for label in labels if name in self._tolerances.metric_names(label)]
+            with_metric = [label for label in labels if name in self._metrics.names(label)]
             samples = [self._sample(label, name, case_means) for label in with_metric]
             by_unit = np.stack([sample.values for sample in samples], axis=1)
             penalised = np.stack([sample.penalised for sample in samples], axis=1)
@@ -120,7 +120,7 @@ class ScoreTable:
         return result
 
     def _sample(self, label: Label, metric: str, case_means: bool) -> Sample:
-        column = self._tolerances.metric_names(label).index(metric)
+        column = self._metrics.names(label).index(metric)
         row = list(self._labels).index(label)
         values = [case.values[label.key][:, column] for case in self._cases]
         penalised = [

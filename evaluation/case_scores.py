@@ -10,11 +10,12 @@ from .dataset_labels import DatasetLabels, Label
 from .errors import CaseError
 from .geometry import check_same_geometry
 from .label_map import foreground_values
+from .label_score import LabelKey, Scores
+from .metric_choice import MetricChoice
 from .pairs import CaseFiles
 from .probabilities import read_npz
 from .readers import LabelImage, read_label_image
-from .scoring import LabelKey, Scores, score
-from .tolerances import Tolerances
+from .scoring import score
 
 
 @dataclass(frozen=True)
@@ -29,7 +30,7 @@ class CaseTask:
         labels: Labels to score; None for all non-zero values of the two files.
         include_background: Whether label 0 is scored where `labels` is None.
         dataset: Labels of dataset.json, None if there is none.
-        tolerances: Tolerances of the normalised surface distance.
+        metrics: Metrics of each label.
         axis: Array axis to cut slices along; None to score the whole image.
     """
 
@@ -40,7 +41,7 @@ class CaseTask:
     labels: tuple[Label, ...] | None
     include_background: bool
     dataset: DatasetLabels | None
-    tolerances: Tolerances
+    metrics: MetricChoice
     axis: int | None
 
 
@@ -54,7 +55,7 @@ class CaseScores:
         reference_file: File of the reference.
         source: What was read: `labels`, `probabilities` or `logits`.
         labels: Labels, length L.
-        values: By label the metrics, an array (S, M) in the order of `Tolerances.metric_names`.
+        values: By label the metrics, an array (S, M) in the order of `MetricChoice.names`.
         missed: Whether only the reference holds the label, boolean (S, L).
         spurious: Whether only the prediction holds the label, boolean (S, L).
         diagonals_mm: Length of each image's diagonal in mm, shape (S,).
@@ -74,12 +75,12 @@ class CaseScores:
     axis: int | None
     warnings: tuple[str, ...] = ()
 
-    def for_labels(self, labels: tuple[Label, ...], tolerances: Tolerances) -> "CaseScores":
+    def for_labels(self, labels: tuple[Label, ...], metrics: MetricChoice) -> "CaseScores":
         """Return the scores with labels added that occur in other cases only.
 
         Args:
             labels: All labels, those of this case among them.
-            tolerances: Tolerances of the normalised surface distance.
+            metrics: Metrics of each label.
 
         Returns:
             Scores of all labels; a label that was in neither file is nan throughout.
@@ -93,7 +94,7 @@ class CaseScores:
                 missed[:, i] = self.missed[:, position[label.key]]
                 spurious[:, i] = self.spurious[:, position[label.key]]
             else:
-                values[label.key] = np.full((n_images, len(tolerances.metric_names(label))), np.nan)
+                values[label.key] = np.full((n_images, len(metrics.names(label))), np.nan)
         return replace(self, labels=labels, values=values, missed=missed, spurious=spurious)
 
 
@@ -166,8 +167,9 @@ def _score_image(
         prediction,
         spacing_mm,
         [_key(label) for label in labels],
-        nsd_tolerance_mm={_key(label): task.tolerances.of(label) for label in labels},
+        nsd_tolerance_mm={_key(label): task.metrics.tolerances_of(label) for label in labels},
         ignore_label=task.dataset.ignore_label if task.dataset else None,
+        options=task.metrics.options,
     )
 
 

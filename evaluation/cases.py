@@ -1,7 +1,7 @@
 """Evaluate a folder of predictions against a folder of references."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -10,12 +10,14 @@ from tqdm import tqdm
 from .case_scores import CaseFailure, CaseScores, CaseTask, score_case
 from .dataset_labels import Label, LabelRequest, choose_labels, read_dataset_json
 from .errors import EvaluationError
+from .metric_choice import ToleranceRequest, choose_metrics
+from .metric_options import DEFAULT_TOLERANCE_MM, MetricOptions
 from .output import prepare_output, write_results
 from .pairs import SOURCES, CaseFiles, find_cases, find_dataset_json
 from .parallel import run_tasks
-from .scoring import DEFAULT_TOLERANCE_MM
 from .summary import make_summary
-from .tolerances import ToleranceRequest, choose_tolerances
+
+_DEFAULTS = MetricOptions()
 
 
 @dataclass(frozen=True)
@@ -47,6 +49,7 @@ def evaluate_folder(
     dataset_json: Path | str | None = None,
     labels: Sequence[LabelRequest] | None = None,
     nsd_tolerance_mm: ToleranceRequest = DEFAULT_TOLERANCE_MM,
+    metric_options: MetricOptions = _DEFAULTS,
     source: str = "auto",
     include_background: bool = False,
     require_all: bool = False,
@@ -66,6 +69,7 @@ def evaluate_folder(
             non-zero values of all files.
         nsd_tolerance_mm: Tolerance of the normalised surface distance in mm: one, several, or a mapping from label to
             one or several, with None for the labels that it doesn't name.
+        metric_options: Definitions of the metrics that have a choice.
         source: `labels`, `probabilities`, `logits`, or `auto`: label files where present, else npz.
         include_background: Whether label 0 is scored too.
         require_all: Whether a reference without a prediction makes the evaluation incomplete.
@@ -86,11 +90,11 @@ def evaluate_folder(
     json_path = Path(dataset_json) if dataset_json is not None else find_dataset_json(predictions, references)
     dataset = read_dataset_json(json_path) if json_path else None
     wanted = choose_labels(labels, dataset, include_background)
-    tolerances = choose_tolerances(nsd_tolerance_mm, dataset, wanted)
+    metrics = choose_metrics(metric_options, nsd_tolerance_mm, dataset, wanted)
     prepare_output(output)
 
     tasks = [
-        CaseTask(case, files, known[case], source, wanted, include_background, dataset, tolerances, axis)
+        CaseTask(case, files, known[case], source, wanted, include_background, dataset, metrics, axis)
         for case, files in found.items()
         if case in known
     ]
@@ -99,20 +103,21 @@ def evaluate_folder(
     failures.sort(key=lambda failure: failure.case)
     unpredicted = tuple(case for case in known if case not in found)
     chosen = wanted if wanted is not None else _labels_of(scored)
-    scored = [case.for_labels(chosen, tolerances) for case in scored]
+    scored = [case.for_labels(chosen, metrics) for case in scored]
     options = {
         "predictions": str(predictions.absolute()),
         "references": str(references.absolute()),
         "dataset_json": str(json_path.absolute()) if json_path else None,
         "labels": [label.key for label in chosen],
-        "nsd_tolerance_mm": {label.key: list(tolerances.of(label)) for label in chosen},
+        "nsd_tolerance_mm": {label.key: list(metrics.tolerances_of(label)) for label in chosen},
+        **asdict(metric_options),
         "source": source,
         "include_background": include_background,
         "require_all": require_all,
         "axis": axis,
     }
-    summary = make_summary(scored, failures, unpredicted, chosen, tolerances, options, axis)
-    paths = write_results(output, scored, tolerances, summary, by_slice=axis is not None)
+    summary = make_summary(scored, failures, unpredicted, chosen, metrics, options, axis)
+    paths = write_results(output, scored, metrics, summary, by_slice=axis is not None)
     complete = not failures and not (require_all and unpredicted)
     return Evaluation(summary, *paths, tuple(failures), unpredicted, complete)
 

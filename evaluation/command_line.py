@@ -9,11 +9,12 @@ from pathlib import Path
 from .cases import Evaluation, evaluate_folder
 from .dataset_labels import LabelRequest
 from .errors import EvaluationError
+from .metric_choice import OPTION, ToleranceRequest
+from .metric_options import DEFAULT_TOLERANCE_MM, MetricOptions
 from .pairs import SOURCES
 from .parallel import default_workers
 from .report_table import format_table
-from .scoring import DEFAULT_TOLERANCE_MM
-from .tolerances import OPTION, ToleranceRequest
+from .surface import BOUNDARIES, DIRECTIONS
 
 EXIT_OK, EXIT_INCOMPLETE, EXIT_UNUSABLE, EXIT_INTERRUPTED = 0, 1, 2, 130
 
@@ -50,6 +51,7 @@ def run(module: str, description: str, argv: Sequence[str] | None, *, slices: bo
             dataset_json=options.dataset_json,
             labels=options.labels,
             nsd_tolerance_mm=parse_tolerances(options.nsd_tolerance_mm),
+            metric_options=_metric_options(options),
             source=options.source,
             include_background=options.include_background,
             require_all=options.require_all,
@@ -93,6 +95,18 @@ def parse_tolerances(texts: Sequence[str]) -> ToleranceRequest:
     return by_label
 
 
+def _metric_options(options: argparse.Namespace) -> MetricOptions:
+    try:
+        return MetricOptions(
+            hd_percentiles=tuple(dict.fromkeys(options.hd_percentiles)),
+            hd_directions=options.hd_directions,
+            boundary=options.boundary,
+            nsd_boundary=options.nsd_boundary,
+        )
+    except ValueError as error:
+        raise EvaluationError(f"--{str(error).replace('_', '-', 1)}") from None
+
+
 def _parser(module: str, description: str, slices: bool) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog=f"python -m {module}",
@@ -114,6 +128,22 @@ def _parser(module: str, description: str, slices: bool) -> argparse.ArgumentPar
         metavar="MM",
         help="tolerance of the surface Dice in mm, or LABEL=MM for one label (default: 2)",
     )
+    add(
+        "--hd-percentiles",
+        nargs="*",
+        type=float,
+        default=[95.0],
+        metavar="P",
+        help="percentiles of the surface distance beside its maximum (default: 95)",
+    )
+    add(
+        "--hd-directions",
+        choices=DIRECTIONS,
+        default="max",
+        help="percentile of each direction, the larger counts, or of both together (default: max)",
+    )
+    add("--boundary", choices=BOUNDARIES, default="voxel", help="surface of HD, ASSD and MASD (default: voxel)")
+    add("--nsd-boundary", choices=BOUNDARIES, default="dual", help="surface of the surface Dice (default: dual)")
     add("--source", choices=SOURCES, default="auto", help="what to score (default: label files, else npz)")
     add("--include-background", action="store_true", help="score label 0 too")
     add("--require-all", action="store_true", help="exit with 1 if a reference has no prediction")

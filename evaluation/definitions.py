@@ -2,10 +2,19 @@
 
 from collections.abc import Iterable
 
-_SURFACE = (
-    "voxel border: mask minus its 6-neighbour erosion (4-neighbour in 2D), voxels at the image edge included; "
-    "Euclidean distance between voxel centres in mm"
-)
+from .metric_options import MetricOptions, hd_name
+
+_SURFACES = {
+    "voxel": (
+        "border voxels: mask minus its 6-neighbour erosion (4-neighbour in 2D), voxels at the image edge included; all "
+        "count alike; Euclidean distance between voxel centres in mm"
+    ),
+    "dual": (
+        "nodes of the dual grid, between 2x2x2 voxels (2x2 in 2D), after Nikolov et al. 2018; each counts with the "
+        "area (in 2D length) of the surface around it; Euclidean distance in mm"
+    ),
+}
+_DIRECTIONS = {"max": "the larger of the two directed {}", "union": "{} of both directions together"}
 _METRICS = {
     "dice": "2 TP / (2 TP + FP + FN)",
     "iou": "TP / (TP + FP + FN)",
@@ -15,17 +24,15 @@ _METRICS = {
     "vs": "volumetric similarity, 1 - |FN - FP| / (2 TP + FP + FN)",
     "voe": "volumetric overlap error, 1 - IoU",
     "hd_mm": "Hausdorff distance: the larger of the two directed maxima of the surface distance",
-    "hd95_mm": "the larger of the two directed 95th percentiles of the surface distance, linearly interpolated",
-    "assd_mm": "average symmetric surface distance: mean over the border voxels of both surfaces together",
+    "assd_mm": "average symmetric surface distance: mean over both surfaces together",
     "masd_mm": "mean average surface distance: mean of the two directed means",
+    "rvd": "relative volume difference, (FP - FN) / (TP + FN): above 0 where the prediction is too large",
+    "reference_ml": "volume of the label in the reference in ml; nan in 2D",
+    "prediction_ml": "volume of the label in the prediction in ml; nan in 2D",
 }
-_NSD = (
-    "normalised surface distance: share of the area (in 2D length) of both surfaces that lies within the tolerance "
-    "in the name; surfaces on the dual grid, area-weighted, after Nikolov et al. 2018"
-)
+_NSD = "normalised surface distance (surface Dice): share of both surfaces within the tolerance in the name, in mm"
 _POLICY = {
     "overlap": "counted in one int64 confusion matrix; labels that form a region are united first",
-    "surface": _SURFACE,
     "label_in_neither": "every metric nan, counted in n_na",
     "label_in_one_only": (
         "dice, iou, vs, nsd 0; voe 1; distances inf; ratios with denominator 0 nan: precision if nothing was "
@@ -63,15 +70,28 @@ def is_distance(metric: str) -> bool:
     return metric.endswith("_mm")
 
 
-def describe(metrics: Iterable[str], *, slices: bool) -> dict[str, str]:
+def describe(metrics: Iterable[str], options: MetricOptions, *, slices: bool) -> dict[str, str]:
     """Return the definition of each metric and of each statistic.
 
     Args:
         metrics: Names of the metrics used.
+        options: Definitions of the metrics that have a choice.
         slices: Whether slices were scored instead of whole images.
 
     Returns:
         Definitions by name.
     """
-    used = {metric: _NSD if metric.startswith("nsd_") else _METRICS[metric] for metric in metrics}
-    return used | _POLICY | (_SLICES if slices else {"image": "the whole file, in 3D or 2D as it is"})
+    used = {metric: _definition(metric, options) for metric in metrics}
+    surfaces = {"surface": _SURFACES[options.boundary], "surface of nsd": _SURFACES[options.nsd_boundary]}
+    return used | surfaces | _POLICY | (_SLICES if slices else {"image": "the whole file, in 3D or 2D as it is"})
+
+
+def _definition(metric: str, options: MetricOptions) -> str:
+    if metric.startswith("nsd_"):
+        return _NSD
+    percentile = next((p for p in options.hd_percentiles if hd_name(p) == metric), None)
+    if percentile is None:
+        return _METRICS[metric]
+    interpolated = "linearly interpolated" if options.boundary == "voxel" else "by area"
+    what = f"{percentile:.12g}th percentile" + ("s" if options.hd_directions == "max" else "")
+    return f"{_DIRECTIONS[options.hd_directions].format(what)} of the surface distance, {interpolated}"

@@ -11,7 +11,7 @@ from typing import Any
 
 from .case_scores import CaseScores
 from .errors import EvaluationError
-from .tolerances import Tolerances
+from .metric_choice import MetricChoice
 
 METRICS_FILE = "metrics.csv"
 SUMMARY_FILE = "summary.json"
@@ -54,7 +54,7 @@ def _is_ours(summary: Path) -> bool:
 def write_results(
     folder: Path,
     cases: Sequence[CaseScores],
-    tolerances: Tolerances,
+    metrics: MetricChoice,
     summary: Mapping[str, Any],
     *,
     by_slice: bool,
@@ -66,7 +66,7 @@ def write_results(
     Args:
         folder: Folder, which exists.
         cases: Scores, in the order to write them.
-        tolerances: Tolerances of the normalised surface distance.
+        metrics: Metrics of each label.
         summary: Content of summary.json: None where there is no number, no nan and no inf.
         by_slice: Whether an image is a slice, so that rows say which.
 
@@ -79,7 +79,7 @@ def write_results(
     metrics_path, summary_path = folder / METRICS_FILE, folder / SUMMARY_FILE
     try:
         with _renamed_when_complete(metrics_path, summary_path) as (metrics_part, summary_part):
-            _write_metrics(metrics_part, cases, tolerances, by_slice)
+            _write_metrics(metrics_part, cases, metrics, by_slice)
             text = json.dumps(summary, indent=2, ensure_ascii=False, allow_nan=False)
             summary_part.write_text(text + "\n", encoding="utf-8")
     except OSError as error:
@@ -103,20 +103,20 @@ def _temporary(path: Path) -> Path:
     return path.with_name(f".{path.name}.{os.getpid()}.part")
 
 
-def _write_metrics(path: Path, cases: Sequence[CaseScores], tolerances: Tolerances, by_slice: bool) -> None:
+def _write_metrics(path: Path, cases: Sequence[CaseScores], metrics: MetricChoice, by_slice: bool) -> None:
     header = ["case", "label", "label_name", "metric", "value"] + (["axis", "slice"] if by_slice else [])
     with path.open("w", encoding="utf-8", newline="") as stream:
         writer = csv.writer(stream, lineterminator="\n")
         writer.writerow(header)
         for case in cases:
-            writer.writerows(_rows(case, tolerances))
+            writer.writerows(_rows(case, metrics))
 
 
-def _rows(case: CaseScores, tolerances: Tolerances) -> Iterator[list[str]]:
+def _rows(case: CaseScores, metrics: MetricChoice) -> Iterator[list[str]]:
     for index in range(len(case.diagonals_mm)):
         position = [] if case.axis is None else [str(case.axis), str(index)]
         for label in case.labels:
-            names = tolerances.metric_names(label)
+            names = metrics.names(label)
             for name, value in zip(names, case.values[label.key][index].tolist(), strict=True):
                 yield [case.case, label.key, label.name, name, format_value(value), *position]
 

@@ -1,11 +1,11 @@
-"""Overlap metrics from one confusion matrix."""
+"""Overlap metrics from counts of voxels."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-_BLOCK_VOXELS = 1 << 21
+from .engine.label_counts import MOST_LABELS_IN_MATRIX, LabelCounts
 
 
 @dataclass(frozen=True)
@@ -79,55 +79,41 @@ class OverlapCounts:
         """Return 1 - IoU."""
         return 1.0 - self.iou
 
+    @property
+    def relative_volume_difference(self) -> float:
+        """Return (FP - FN) / (TP + FN): how much too large the prediction is; nan if there is nothing to find."""
+        return _ratio(self.false_positives - self.false_negatives, self.reference_voxels)
+
 
 def _ratio(numerator: int, denominator: int) -> float:
     return numerator / denominator if denominator else float("nan")
 
 
-def confusion_matrix(reference: np.ndarray, prediction: np.ndarray) -> np.ndarray:
-    """Count how often each pair of values meets in two label maps.
-
-    Voxels that are 0 in both maps are counted without being looked up; the maps are read in blocks, so that the
-    memory needed doesn't grow with them.
+def overlap_counts(counts: LabelCounts, numbers: Sequence[int]) -> OverlapCounts:
+    """Read the counts of one label off those of all.
 
     Args:
-        reference: Integers >= 0, shape (D, H, W) or (H, W), the largest about 1000.
-        prediction: Integers >= 0 of the same shape.
-
-    Returns:
-        int64 array (K, K), K = largest value + 1; entry [r, p] counts voxels of value r in the reference and p in the
-        prediction.
-    """
-    size = max(int(reference.max()), int(prediction.max())) + 1
-    matrix = np.zeros(size * size, dtype=np.int64)
-    rows = max(1, _BLOCK_VOXELS // max(1, reference[0].size))
-    for start in range(0, reference.shape[0], rows):
-        reference_block = reference[start : start + rows].ravel()
-        prediction_block = prediction[start : start + rows].ravel()
-        foreground = np.flatnonzero((reference_block != 0) | (prediction_block != 0))
-        pairs = reference_block[foreground].astype(np.int64) * size + prediction_block[foreground]
-        matrix += np.bincount(pairs, minlength=size * size)
-    matrix[0] = reference.size - matrix[1:].sum()
-    return matrix.reshape(size, size)
-
-
-def overlap_counts(matrix: np.ndarray, values: Sequence[int]) -> OverlapCounts:
-    """Read the counts of one label off a confusion matrix.
-
-    Args:
-        matrix: int64 array (K, K), reference by prediction, as made by `confusion_matrix`.
-        values: Values of the label, each once; several form a region. Values beyond the matrix don't occur.
+        counts: Counts of all labels.
+        numbers: Numbers of the label, each once; several form a region.
 
     Returns:
         The counts.
+
+    Raises:
+        ValueError: If it is a region, and there are too many labels to count how often each pair meets.
     """
-    inside = [value for value in values if value < matrix.shape[0]]
-    both = int(matrix[np.ix_(inside, inside)].sum())
-    in_reference = int(matrix[inside].sum())
-    in_prediction = int(matrix[:, inside].sum())
+    inside = list(numbers)
+    in_reference = int(counts.in_reference[inside].sum())
+    in_prediction = int(counts.in_prediction[inside].sum())
+    if len(inside) == 1:
+        both = int(counts.in_both[inside[0]])
+    elif counts.matrix is not None:
+        both = int(counts.matrix[np.ix_(inside, inside)].sum())
+    else:
+        raise ValueError(f"regions need at most {MOST_LABELS_IN_MATRIX} label values, got more; score them in parts")
     return OverlapCounts(
         true_positives=both,
         false_positives=in_prediction - both,
         false_negatives=in_reference - both,
-        true_negatives=int(matrix.sum()) - in_reference - in_prediction + both,
+        true_negatives=counts.n_voxels - in_reference - in_prediction + both,
     )

@@ -1,17 +1,18 @@
 """The table that is printed at the end of an evaluation."""
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 _NOTE = (
-    "n counts values of Dice; HD95 averages finite values only, leaving out images where one mask is empty "
+    "n counts values of Dice; distances average finite values only, leaving out images where one mask is empty "
     "(n_missed, n_spurious).\nEvery definition is in summary.json."
 )
 _COUNTS = ("n", "n_na", "n_missed", "n_spurious")
 
 
 def format_table(summary: Mapping[str, Any]) -> str:
-    """Lay out Dice, HD95 and NSD per label, with the number of values behind each.
+    """Lay out Dice, a Hausdorff distance and NSD per label, with the number of values behind each.
 
     Args:
         summary: Content of summary.json.
@@ -31,14 +32,27 @@ def _rows(summary: Mapping[str, Any], view: str) -> list[list[str]]:
     one_empty = any(s["dice"]["n_missed"] + s["dice"]["n_spurious"] for _, _, s in entries)
     if len(entries) > 1 and foreground:
         entries.append(("mean", "foreground", foreground))
+    hd = next((name for _, _, s in entries for name in s if re.fullmatch(r"hd.+_mm", name)), "hd_mm")
     nsd = list(dict.fromkeys(name for _, _, s in entries for name in s if name.startswith("nsd_")))
-    header = ["label", "name", "Dice", "HD95 mm", *["(inf = diagonal)"] * one_empty, *map(_nsd_title, nsd), *_COUNTS]
+    header = [
+        "label",
+        "name",
+        "Dice",
+        _hd_title(hd),
+        *["(inf = diagonal)"] * one_empty,
+        *map(_nsd_title, nsd),
+        *_COUNTS,
+    ]
     rows = [header]
     for key, name, s in entries:
-        row = [key, name, _mean(s["dice"]), _mean(s["hd95_mm"])]
-        row += [_number(s["hd95_mm"]["mean_inf_as_diagonal"])] * one_empty
+        row = [key, name, _mean(s["dice"]), _mean(s[hd])]
+        row += [_number(s[hd]["mean_inf_as_diagonal"])] * one_empty
         rows.append([*row, *(_mean(s.get(metric)) for metric in nsd), *(str(s["dice"][count]) for count in _COUNTS)])
     return rows
+
+
+def _hd_title(metric: str) -> str:
+    return f"{metric.removesuffix('_mm').upper()} mm"
 
 
 def _nsd_title(metric: str) -> str:

@@ -1,121 +1,21 @@
 """Score one prediction against one reference, both label maps in memory."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from .label_map import Box, LabelMapPair, as_label_map, foreground_values, joint_box, mask_of, value_boxes
-from .overlap import OverlapCounts, confusion_matrix, overlap_counts
-from .surface import assd_mm, hausdorff_mm, masd_mm, surface_distances
-from .surface_dice import surface_dice, weighted_distances
+from .engine.bit_masks import box_mask, remove_bits
+from .engine.flat_maps import FlatMap, axes_by_stride
+from .engine.label_counts import LabelCounts, count_labels
+from .engine.label_index import LabelIndex, distinct_values
+from .label_map import as_label_map
+from .label_score import LabelKey, LabelScore, Scores
+from .metric_options import DEFAULT_TOLERANCE_MM, MetricOptions, checked_tolerance, hd_name, nsd_name
+from .overlap import OverlapCounts, overlap_counts
+from .surface import BOUNDARIES, SurfaceDistances, assd_mm, hausdorff_mm, masd_mm, surface_dice
 
-LabelKey = int | tuple[int, ...]
-"""One label value, or the values that make up a region."""
-
-DEFAULT_TOLERANCE_MM = 2.0
-
-
-@dataclass(frozen=True)
-class LabelScore:
-    """All metrics of one label. What a metric is when a mask is empty: see `evaluation.definitions`.
-
-    Attributes:
-        counts: The label's voxels in the confusion matrix.
-        dice: In [0, 1].
-        iou: In [0, 1].
-        precision: In [0, 1].
-        sensitivity: In [0, 1].
-        specificity: In [0, 1].
-        vs: Volumetric similarity, in [0, 1].
-        voe: Volumetric overlap error, in [0, 1].
-        hd_mm: Hausdorff distance.
-        hd95_mm: Larger of the two directed 95th percentiles.
-        assd_mm: Average symmetric surface distance.
-        masd_mm: Mean average surface distance.
-        nsd: Normalised surface distance by tolerance in mm, each in [0, 1]; also as attributes, `score.nsd_2mm`.
-    """
-
-    counts: OverlapCounts
-    dice: float
-    iou: float
-    precision: float
-    sensitivity: float
-    specificity: float
-    vs: float
-    voe: float
-    hd_mm: float
-    hd95_mm: float
-    assd_mm: float
-    masd_mm: float
-    nsd: Mapping[float, float]
-
-    @property
-    def is_missed(self) -> bool:
-        """Return whether the reference holds the label and the prediction doesn't."""
-        return self.counts.reference_voxels > 0 and self.counts.prediction_voxels == 0
-
-    @property
-    def is_spurious(self) -> bool:
-        """Return whether the prediction holds the label and the reference doesn't."""
-        return self.counts.reference_voxels == 0 and self.counts.prediction_voxels > 0
-
-    def metrics(self) -> dict[str, float]:
-        """Return every metric under the name that it has in metrics.csv, in the order that it has there."""
-        values = {name: float(getattr(self, name)) for name in SCALAR_METRICS}
-        return values | {nsd_name(tolerance): value for tolerance, value in self.nsd.items()}
-
-    def __getattr__(self, name: str) -> float:
-        if name.startswith("nsd_"):
-            for tolerance, value in self.nsd.items():
-                if name == nsd_name(tolerance):
-                    return value
-        raise AttributeError(f"a LabelScore has no {name!r}")
-
-
-SCALAR_METRICS = tuple(name for name in LabelScore.__dataclass_fields__ if name not in ("counts", "nsd"))
-"""Names of the metrics that take no parameter, in the order of metrics.csv."""
-
-
-class Scores(Mapping[LabelKey, LabelScore]):
-    """Scores by label. With a single label its metrics are attributes too: `score(a, b, spacing_mm=s).dice`."""
-
-    def __init__(self, by_label: Mapping[LabelKey, LabelScore]) -> None:
-        self._by_label = dict(by_label)
-
-    def __getitem__(self, label: LabelKey) -> LabelScore:
-        return self._by_label[label]
-
-    def __iter__(self) -> Iterator[LabelKey]:
-        return iter(self._by_label)
-
-    def __len__(self) -> int:
-        return len(self._by_label)
-
-    def __repr__(self) -> str:
-        return f"Scores({self._by_label!r})"
-
-    def __getattr__(self, name: str) -> float:
-        if name.startswith("_"):
-            raise AttributeError(name)
-        if len(self) != 1:
-            labels = ", ".join(map(str, self))
-            raise AttributeError(
-                f"{name}: these are scores of {len(self)} labels ({labels}); choose one: scores[label]"
-            )
-        return getattr(next(iter(self.values())), name)
-
-
-def nsd_name(tolerance_mm: float) -> str:
-    """Return the name of the normalised surface distance at a tolerance.
-
-    Args:
-        tolerance_mm: Tolerance in mm, >= 0.
-
-    Returns:
-        The name, for example `nsd_2mm` or `nsd_1.5mm`.
-    """
-    return f"nsd_{tolerance_mm:.12g}mm"
+_DEFAULTS = MetricOptions()
 
 
 def score(
@@ -126,6 +26,7 @@ def score(
     *,
     nsd_tolerance_mm: float | Sequence[float] | Mapping[LabelKey, float | Sequence[float]] = DEFAULT_TOLERANCE_MM,
     ignore_label: int | None = None,
+    options: MetricOptions = _DEFAULTS,
 ) -> Scores:
     """Compute overlap and surface metrics of a prediction.
 
@@ -138,6 +39,7 @@ def score(
         nsd_tolerance_mm: Tolerance of the normalised surface distance in mm, >= 0: one, several, or a mapping from
             label to one or several (labels that aren't in it: 2 mm).
         ignore_label: Value in the reference that marks voxels to leave out of every metric.
+        options: Definitions of the metrics that have a choice.
 
     Returns:
         Scores by label, in the order of `labels`.
@@ -155,94 +57,116 @@ def score(
     reference = as_label_map(reference, "reference")
     prediction = as_label_map(prediction, "prediction")
     spacing = _checked_spacing(reference, prediction, spacing_mm)
-    ignored = None if ignore_label is None else reference == ignore_label
-    if ignored is not None:
-        reference, prediction = (np.where(ignored, np.uint8(0), m) for m in (reference, prediction))
-    if labels is None:
-        labels = foreground_values(reference, prediction)
-        labels = (1,) if set(labels) <= {1} else labels
-    regions = {label: _region(label) for label in labels}
-    tolerances = {label: _tolerances(label, nsd_tolerance_mm) for label in labels}
+    regions = None if labels is None else {label: _region(label) for label in labels}
+    pair = _Pair.of(reference, prediction, spacing, regions, ignore_label)
+    if regions is None:
+        found = [value for value in pair.occurring() if value not in (0, ignore_label)]
+        regions = {value: (value,) for value in (found if set(found) - {1} else [1])}
+    tolerances = {label: _tolerances(label, nsd_tolerance_mm) for label in regions}
+    return Scores({label: pair.score(values, tolerances[label], options) for label, values in regions.items()})
 
-    pair = LabelMapPair.from_maps(reference, prediction)
-    matrix = confusion_matrix(pair.reference, pair.prediction)
-    if ignored is not None:
-        matrix[0, 0] -= np.count_nonzero(ignored)
-    boxes = [value_boxes(m) for m in (pair.reference, pair.prediction)]
-    scores: dict[LabelKey, LabelScore] = {}
-    for label, values in regions.items():
-        numbers = pair.numbers(values)
-        counts = overlap_counts(matrix, numbers)
-        if 0 in numbers:
-            box: Box | None = tuple(slice(0, n) for n in reference.shape)
+
+@dataclass(frozen=True)
+class _Pair:
+    """Two label maps, counted.
+
+    Attributes:
+        reference: Label map.
+        prediction: Label map of the same shape.
+        spacing_mm: Voxel size in the order of the maps' axes; two numbers for 2D.
+        index: Numbers of the labels.
+        counts: What `count_labels` found.
+        ignored_value: Value in the reference that marks voxels to leave out.
+    """
+
+    reference: FlatMap
+    prediction: FlatMap
+    spacing_mm: tuple[float, ...]
+    index: LabelIndex
+    counts: LabelCounts
+    ignored_value: int | None
+
+    @classmethod
+    def of(
+        cls,
+        reference: np.ndarray,
+        prediction: np.ndarray,
+        spacing_mm: tuple[float, ...],
+        regions: Mapping[LabelKey, tuple[int, ...]] | None,
+        ignored_value: int | None,
+    ) -> "_Pair":
+        axes = axes_by_stride(reference)  # no metric depends on the order of the axes, the time does
+        spacing = tuple(spacing_mm[axis] for axis in axes)
+        first, second = (FlatMap.of(label_map.transpose(axes)) for label_map in (reference, prediction))
+        if regions is not None:
+            wanted = {value for values in regions.values() for value in values} | {0}
+        elif reference.itemsize == prediction.itemsize == 1:
+            wanted = set(range(256))
         else:
-            box = joint_box(boxes, numbers)
-        scores[label] = _score_label(pair, numbers, counts, box, spacing, tolerances[label], ignored)
-    return Scores(scores)
+            wanted = {value for label_map in (first, second) for value in distinct_values(label_map)} | {0}
+        index = LabelIndex(tuple(sorted(wanted)))
+        return cls(first, second, spacing, index, count_labels(first, second, index, ignored_value), ignored_value)
+
+    def occurring(self) -> tuple[int, ...]:
+        """Return the label values that occur in either map, ascending."""
+        there = (self.counts.in_reference + self.counts.in_prediction)[: self.index.other]
+        return tuple(self.index.values[number] for number in np.flatnonzero(there))
+
+    def score(self, values: tuple[int, ...], tolerances_mm: tuple[float, ...], options: MetricOptions) -> LabelScore:
+        numbers = self.index.numbers(values)
+        counts = overlap_counts(self.counts, numbers)
+        if counts.in_neither:
+            return absent_score(tolerances_mm, options)
+        by_boundary = self._distances(numbers, {options.boundary, options.nsd_boundary})
+        distances, for_nsd = by_boundary[options.boundary], by_boundary[options.nsd_boundary]
+        voxel_ml = float(np.prod(self.spacing_mm)) / 1000 if len(self.spacing_mm) == 3 else float("nan")
+        metrics = {
+            "dice": counts.dice,
+            "iou": counts.iou,
+            "precision": counts.precision,
+            "sensitivity": counts.sensitivity,
+            "specificity": counts.specificity,
+            "vs": counts.volumetric_similarity,
+            "voe": counts.volumetric_overlap_error,
+            "hd_mm": hausdorff_mm(distances),
+            **{hd_name(p): hausdorff_mm(distances, p, options.hd_directions) for p in options.hd_percentiles},
+            "assd_mm": assd_mm(distances),
+            "masd_mm": masd_mm(distances),
+            **{nsd_name(tolerance): surface_dice(for_nsd, tolerance) for tolerance in tolerances_mm},
+            "rvd": counts.relative_volume_difference,
+            "reference_ml": counts.reference_voxels * voxel_ml,
+            "prediction_ml": counts.prediction_voxels * voxel_ml,
+        }
+        return LabelScore(counts, metrics)
+
+    def _distances(self, numbers: tuple[int, ...], boundaries: set[str]) -> dict[str, SurfaceDistances]:
+        if 0 in numbers:
+            planes, lines, columns = self.reference.array.shape
+            box = ((0, planes), (0, lines), (0, columns))
+        else:
+            found = self.counts.joint_box(numbers)
+            assert found is not None, "a label that occurs has a box"
+            box = found
+        masks = [box_mask(label_map, box, self.index, numbers) for label_map in (self.reference, self.prediction)]
+        if self.ignored_value is not None:
+            ignored_index = LabelIndex(tuple({0, self.ignored_value}))
+            ignored = box_mask(self.reference, box, ignored_index, ignored_index.numbers([self.ignored_value]))
+            for mask in masks:
+                remove_bits(mask, ignored)
+        return {boundary: BOUNDARIES[boundary](masks[0], masks[1], self.spacing_mm) for boundary in boundaries}
 
 
-def _score_label(
-    pair: LabelMapPair,
-    numbers: Sequence[int],
-    counts: OverlapCounts,
-    box: Box | None,
-    spacing: tuple[float, ...],
-    tolerances: tuple[float, ...],
-    ignored: np.ndarray | None,
-) -> LabelScore:
-    if counts.in_neither or box is None:
-        return absent_score(tolerances)
-    masks = [mask_of(label_map[box], numbers) for label_map in (pair.reference, pair.prediction)]
-    if ignored is not None and 0 in numbers:
-        masks = [mask & ~ignored[box] for mask in masks]
-    distances = surface_distances(masks[0], masks[1], spacing)
-    weighted = weighted_distances(masks[0], masks[1], spacing)
-    return LabelScore(
-        counts=counts,
-        dice=counts.dice,
-        iou=counts.iou,
-        precision=counts.precision,
-        sensitivity=counts.sensitivity,
-        specificity=counts.specificity,
-        vs=counts.volumetric_similarity,
-        voe=counts.volumetric_overlap_error,
-        hd_mm=hausdorff_mm(distances),
-        hd95_mm=hausdorff_mm(distances, 95),
-        assd_mm=assd_mm(distances),
-        masd_mm=masd_mm(distances),
-        nsd={tolerance: surface_dice(weighted, tolerance) for tolerance in tolerances},
-    )
-
-
-def absent_score(tolerances_mm: Sequence[float]) -> LabelScore:
+def absent_score(tolerances_mm: Sequence[float], options: MetricOptions) -> LabelScore:
     """Return the score of a label that neither map holds: every metric nan.
 
     Args:
         tolerances_mm: Tolerances of the normalised surface distance in mm.
+        options: Definitions of the metrics that have a choice.
 
     Returns:
         The score.
     """
-    nan = float("nan")
-    metrics = dict.fromkeys(SCALAR_METRICS, nan)
-    return LabelScore(counts=OverlapCounts(0, 0, 0, 0), nsd=dict.fromkeys(tolerances_mm, nan), **metrics)
-
-
-def checked_tolerance(tolerance_mm: float) -> float:
-    """Return a tolerance as a number, if it is one that makes sense.
-
-    Args:
-        tolerance_mm: Tolerance of the normalised surface distance in mm.
-
-    Returns:
-        The tolerance.
-
-    Raises:
-        ValueError: If it isn't a finite number >= 0.
-    """
-    if not (np.isfinite(tolerance_mm) and tolerance_mm >= 0):
-        raise ValueError(f"nsd_tolerance_mm must be a number >= 0, got {tolerance_mm}; usual values are 1 to 5")
-    return float(tolerance_mm)
+    return LabelScore(OverlapCounts(0, 0, 0, 0), dict.fromkeys(options.names(tolerances_mm), float("nan")))
 
 
 def _tolerances(label: LabelKey, wanted: float | Sequence[float] | Mapping) -> tuple[float, ...]:

@@ -11,10 +11,10 @@ from .aggregate import ScoreTable, Statistics
 from .case_scores import CaseFailure, CaseScores
 from .dataset_labels import Label
 from .definitions import describe
+from .metric_choice import MetricChoice
 from .output import SUMMARY_FORMAT
-from .tolerances import Tolerances
 
-_PACKAGES = ("medseg-plugins", "numpy", "scipy", "nibabel", "SimpleITK")
+_PACKAGES = ("medseg-plugins", "numpy", "numba", "scipy", "nibabel", "SimpleITK")
 
 
 def make_summary(
@@ -22,7 +22,7 @@ def make_summary(
     failures: Sequence[CaseFailure],
     unpredicted: Sequence[str],
     labels: Sequence[Label],
-    tolerances: Tolerances,
+    metrics: MetricChoice,
     options: Mapping[str, Any],
     axis: int | None,
 ) -> dict[str, Any]:
@@ -33,15 +33,15 @@ def make_summary(
         failures: Cases that couldn't be scored.
         unpredicted: Cases with a reference only.
         labels: Labels scored.
-        tolerances: Tolerances of the normalised surface distance.
+        metrics: Metrics of each label.
         options: Options of the run, as plain JSON values.
         axis: Array axis that slices were cut along; None for whole images.
 
     Returns:
         Plain JSON values; None stands for a statistic of too few values, so there is no nan and no inf.
     """
-    table = ScoreTable(cases, labels, tolerances)
-    metrics = dict.fromkeys(name for label in labels for name in tolerances.metric_names(label))
+    table = ScoreTable(cases, labels, metrics)
+    used = dict.fromkeys(name for label in labels for name in metrics.names(label))
     sources = Counter(case.source for case in cases)
     return {
         "format": SUMMARY_FORMAT,
@@ -56,7 +56,7 @@ def make_summary(
         "failures": [{"case": failure.case, "message": failure.message} for failure in failures],
         "references_without_prediction": list(unpredicted),
         "warnings": [warning for case in cases for warning in case.warnings],
-        "definitions": describe(metrics, slices=axis is not None),
+        "definitions": describe(used, metrics.options, slices=axis is not None),
         "options": dict(options),
         "versions": versions(),
         "files": [

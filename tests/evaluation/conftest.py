@@ -142,3 +142,17 @@ def blobs():
         return reference, prediction
 
     return make
+
+
+@pytest.fixture
+def bits():
+    """Return what turns a boolean mask (D, H, W) or (H, W) into the engine's bit mask."""
+    from evaluation.engine.bit_masks import box_mask
+    from evaluation.engine.flat_maps import FlatMap
+    from evaluation.engine.label_index import LabelIndex
+
+    def make(mask):
+        flat = FlatMap.of(np.asarray(mask))
+        return box_mask(flat, tuple((0, size) for size in flat.array.shape), LabelIndex((0, 1)), [1])
+
+    return make

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from evaluation.contour_table import contour_lengths_mm, surface_areas_mm2
-from evaluation.surface_dice import cell_codes, surface_dice, weighted_distances
+from evaluation.surface import dual_distances, surface_dice
 
 CORNERS = list(product((0, 1), repeat=3))
 SPACINGS = [(1, 1, 1), (1, 2, 3), (3, 1, 2), (2.5, 0.9766, 0.9766)]
@@ -64,10 +64,9 @@ def test_contour_lengths_in_2d():
     assert lengths[0b1001] == pytest.approx(np.hypot(2, 3))
 
 
-def test_area_of_a_box_is_that_of_its_faces_with_bevelled_edges():
-    mask = np.zeros((14, 14, 14), bool)
-    mask[2:12, 2:12, 2:12] = True
-    total = surface_areas_mm2((1, 1, 1))[cell_codes(mask)].sum()
+def test_area_of_a_box_is_that_of_its_faces_with_bevelled_edges(bits):
+    box = bits(np.ones((10, 10, 10), bool))
+    total = dual_distances(box, box, (1, 1, 1)).from_reference.size
     faces, edges, corners = 6 * 9 * 9, 12 * 9 * np.sqrt(2) / 2, 8 * np.sqrt(3) / 8
     assert total == pytest.approx(faces + edges + corners)
 
@@ -88,30 +87,30 @@ def test_length_table_matches_monai(spacing):
     assert contour_lengths_mm(spacing) == pytest.approx(expected[mirrored], rel=1e-6)
 
 
-def test_nsd_of_a_moved_slab_is_0_below_the_shift_and_1_at_it():
+def test_nsd_of_a_moved_slab_is_0_below_the_shift_and_1_at_it(bits):
     reference, prediction = np.zeros((2, 20, 40, 40), bool)
     reference[5:12], prediction[8:15] = True, True  # fills the image in plane: two flat sheets and a narrow rim
-    weighted = weighted_distances(reference, prediction, (1, 1, 1))
-    assert surface_dice(weighted, 3) == 1
+    distances = dual_distances(bits(reference), bits(prediction), (1, 1, 1))
+    assert surface_dice(distances, 3) == 1
     # two sheets of 39 x 39 and a rim of about 4 x 39 x 7: what is left is the rim and what lies near it
-    assert 0.2 < surface_dice(weighted, 2.9) < 0.4
+    assert 0.2 < surface_dice(distances, 2.9) < 0.4
 
 
-def test_nsd_accepts_a_distance_equal_to_the_tolerance_despite_rounding():
+def test_nsd_accepts_a_distance_equal_to_the_tolerance_despite_rounding(bits):
     reference, prediction = np.zeros((2, 9, 9, 9), bool)
     reference[1, 1, 1] = prediction[1, 1, 4] = True  # 3 * 0.1 is 0.30000000000000004
-    assert surface_dice(weighted_distances(reference, prediction, (0.1, 0.1, 0.1)), 0.3) == 1
+    assert surface_dice(dual_distances(bits(reference), bits(prediction), (0.1, 0.1, 0.1)), 0.3) == 1
 
 
 @pytest.mark.parametrize("tolerance", [-1, np.nan, np.inf])
-def test_nsd_refuses_a_tolerance_that_makes_no_sense(tolerance, cube):
+def test_nsd_refuses_a_tolerance_that_makes_no_sense(tolerance, cube, bits):
     with pytest.raises(ValueError, match="must be a number >= 0, got"):
-        surface_dice(weighted_distances(cube(4), cube(4), (1, 1, 1)), tolerance)
+        surface_dice(dual_distances(bits(cube(4)), bits(cube(4)), (1, 1, 1)), tolerance)
 
 
 @pytest.mark.parametrize(("shape", "spacing"), [((20, 22, 24), (2.5, 0.8, 1.1)), ((40, 44), (0.7, 1.9))])
 @pytest.mark.parametrize("tolerance", [0.75, 1.6, 3.0])
-def test_nsd_of_blobs_matches_monai(blobs, shape, spacing, tolerance):
+def test_nsd_of_blobs_matches_monai(blobs, bits, shape, spacing, tolerance):
     torch = pytest.importorskip("torch")
     from monai.metrics import compute_surface_dice
 
@@ -120,6 +119,5 @@ def test_nsd_of_blobs_matches_monai(blobs, shape, spacing, tolerance):
     expected = compute_surface_dice(
         *masks, [tolerance], include_background=True, spacing=list(spacing), use_subvoxels=True
     ).item()
-    assert surface_dice(weighted_distances(reference, prediction, spacing), tolerance) == pytest.approx(
-        expected, abs=1e-6
-    )
+    distances = dual_distances(bits(reference), bits(prediction), spacing)
+    assert surface_dice(distances, tolerance) == pytest.approx(expected, abs=1e-6)

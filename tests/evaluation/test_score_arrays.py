@@ -5,14 +5,14 @@ import pickle
 import numpy as np
 import pytest
 
-from evaluation import Scores, score
+from evaluation import MetricOptions, Scores, score
 
 
 def test_binary_input_has_one_label_whose_metrics_are_attributes(cube):
     scored = score(cube(10), cube(10, shift=1), spacing_mm=(1, 1, 1))
     assert list(scored) == [1]
     assert scored.dice == scored[1].dice == pytest.approx(0.9)
-    assert scored.nsd_2mm == scored[1].nsd[2.0]
+    assert scored.nsd_2mm == scored[1].nsd(2.0)
 
 
 def test_labels_default_to_all_non_zero_values():
@@ -33,6 +33,7 @@ def test_attribute_of_several_labels_says_to_choose_one():
 def test_metrics_have_the_names_of_the_table_in_its_order(cube):
     names = list(score(cube(4), cube(4), (1, 1, 1), nsd_tolerance_mm=1.5)[1].metrics())
     expected = "dice iou precision sensitivity specificity vs voe hd_mm hd95_mm assd_mm masd_mm nsd_1.5mm"
+    expected += " rvd reference_ml prediction_ml"
     assert names == expected.split()
 
 
@@ -44,7 +45,8 @@ def test_several_tolerances_share_one_score(cube):
 def test_tolerance_by_label_leaves_other_labels_at_2_mm():
     label_map = np.array([[1, 1, 2, 2]])
     scores = score(label_map, label_map, (1, 1), nsd_tolerance_mm={2: 0.5})
-    assert (scores[1].nsd, scores[2].nsd) == ({2.0: 1}, {0.5: 1})
+    assert [name for name in scores[1].metrics() if name.startswith("nsd")] == ["nsd_2mm"]
+    assert [name for name in scores[2].metrics() if name.startswith("nsd")] == ["nsd_0.5mm"]
 
 
 def test_scores_survive_pickling(cube):
@@ -61,8 +63,65 @@ def test_label_type_changes_nothing(cube, dtype):
 
 def test_memory_order_changes_nothing(blobs):
     reference, prediction = blobs(2, (12, 14, 16))
-    expected = dict(score(reference, prediction, (1, 2, 3)))
-    assert dict(score(np.asfortranarray(reference), prediction[:, :, ::-1][:, :, ::-1], (1, 2, 3))) == expected
+    expected = score(reference, prediction, (1, 2, 3))[1].metrics()
+    arranged = [
+        (np.asfortranarray(reference), prediction),
+        (reference, np.asfortranarray(prediction)),
+        (np.asfortranarray(reference), np.asfortranarray(prediction)),
+        (np.moveaxis(np.moveaxis(reference, 1, 0).copy(), 0, 1), prediction[:, :, ::-1].copy()[:, :, ::-1]),
+    ]
+    for one, other in arranged:
+        assert score(one, other, (1, 2, 3))[1].metrics() == pytest.approx(expected, rel=1e-12)
+
+
+def test_bytes_of_another_machine_score_the_same(blobs):
+    reference, prediction = (mask.astype(np.int16) for mask in blobs(2, (12, 14, 16)))
+    swapped = reference.astype(reference.dtype.newbyteorder())
+    assert score(swapped, prediction, (1, 2, 3))[1] == score(reference, prediction, (1, 2, 3))[1]
+
+
+def test_maps_of_different_types_score_like_equal_ones(cube):
+    reference, prediction = cube(8), cube(8, shift=2)
+    expected = score(reference, prediction, (1, 2, 3))[1]
+    assert score(reference.astype(np.int32), prediction.astype(np.uint8), (1, 2, 3))[1] == expected
+
+
+def test_more_labels_than_fit_a_matrix_score_like_few():
+    rng = np.random.default_rng(0)
+    reference = rng.integers(0, 5000, (20, 20, 20), dtype=np.int32)
+    prediction = np.where(rng.random(reference.shape) < 0.5, reference, 0)
+    scores = score(reference, prediction, (1, 1, 1))
+    assert len(scores) == len(set(np.unique(reference)) - {0}) > 2048
+    for label in (*list(scores)[:3], *list(scores)[-3:]):
+        alone = score(reference, prediction, (1, 1, 1), labels=[label])[label]
+        assert scores[label].metrics() == pytest.approx(alone.metrics(), nan_ok=True)
+
+
+def test_options_choose_percentiles_directions_and_surfaces(blobs):
+    reference, prediction = blobs(2, (12, 14, 16))
+    plain = score(reference, prediction, (1, 2, 3))[1]
+    options = MetricOptions(hd_percentiles=(50, 99.5), hd_directions="union", boundary="dual", nsd_boundary="voxel")
+    chosen = score(reference, prediction, (1, 2, 3), options=options)[1]
+    names = [name for name in chosen.metrics() if name.startswith("hd")]
+    assert names == ["hd_mm", "hd50_mm", "hd99.5_mm"]
+    assert chosen.hd(50) == chosen.hd50_mm <= chosen.hd(99.5) <= chosen.hd(100) == chosen.hd_mm
+    assert chosen.dice == plain.dice
+    assert chosen.nsd_2mm != plain.nsd_2mm and chosen.assd_mm != plain.assd_mm
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"hd_percentiles": (0,)}, "hd_percentiles must be > 0 and < 100, got 0"),
+        ({"hd_percentiles": (100,)}, "the maximum is always there as hd_mm"),
+        ({"hd_directions": "mean"}, "hd_directions must be one of max, union, got 'mean'"),
+        ({"boundary": "mesh"}, "boundary must be one of voxel, dual, got 'mesh'"),
+        ({"nsd_boundary": ""}, "nsd_boundary must be one of voxel, dual, got ''"),
+    ],
+)
+def test_bad_options_are_refused(wrong, message):
+    with pytest.raises(ValueError, match=message):
+        MetricOptions(**wrong)
 
 
 def test_large_label_values_score_like_small_ones(cube):

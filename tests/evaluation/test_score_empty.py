@@ -29,7 +29,7 @@ def test_label_in_neither_is_nan_throughout_and_counted_as_n_na(workspace, box, 
     run = workspace.run()
     assert run.code == 0
     values = [float(row["value"]) for row in run.rows if row["label"] == "2"]
-    assert len(values) == 12 and all(math.isnan(value) for value in values)
+    assert len(values) == 15 and all(math.isnan(value) for value in values)
     for metric in ("dice", "specificity", "hd95_mm", "nsd_2mm"):
         statistics = run.statistics(metric, label="2")
         assert (statistics["n"], statistics["n_na"], statistics["n_missed"]) == (0, 1, 0)

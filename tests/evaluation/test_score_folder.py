@@ -11,7 +11,7 @@ import pytest
 from evaluation import cases, command_line, output, test3d
 
 METRICS = ["dice", "iou", "precision", "sensitivity", "specificity", "vs", "voe"]
-METRICS += ["hd_mm", "hd95_mm", "assd_mm", "masd_mm", "nsd_2mm"]
+METRICS += ["hd_mm", "hd95_mm", "assd_mm", "masd_mm", "nsd_2mm", "rvd", "reference_ml", "prediction_ml"]
 
 
 @pytest.fixture

@@ -4,7 +4,31 @@ import numpy as np
 import pytest
 
 from evaluation import score
-from evaluation.surface import SurfaceDistances, assd_mm, border_voxels, hausdorff_mm, masd_mm, surface_distances
+from evaluation.surface import (
+    DirectedDistances,
+    SurfaceDistances,
+    assd_mm,
+    hausdorff_mm,
+    masd_mm,
+    surface_dice,
+    voxel_distances,
+)
+
+
+def directed(distances, sizes=None):
+    """Return distances of one direction; those that are 0 are shared elements."""
+    distances = np.asarray(distances, float)
+    sizes = None if sizes is None else np.asarray(sizes, float)
+    apart = distances > 0
+    shared_size = (~apart).sum() if sizes is None else sizes[~apart].sum()
+    return DirectedDistances(
+        distances[apart], int((~apart).sum()), None if sizes is None else sizes[apart], shared_size
+    )
+
+
+def all_mm(one_way):
+    """Return every distance of one direction, ascending."""
+    return np.sort(np.concatenate([np.zeros(one_way.n_shared), one_way.apart_mm]))
 
 
 def sphere(radius_mm, spacing_mm, size_mm=80):
@@ -41,11 +65,11 @@ def test_two_single_voxels_are_k_spacings_apart(axis):
 
 
 @pytest.mark.parametrize("t", [1, 3])
-def test_box_grown_by_t_is_t_from_inside_and_t_root_3_from_its_corners(cube, t):
+def test_box_grown_by_t_is_t_from_inside_and_t_root_3_from_its_corners(cube, bits, t):
     inner, outer = cube(12), cube(12 + 2 * t)
-    distances = surface_distances(outer, inner, (1, 1, 1))
-    assert distances.from_reference_mm.max() == pytest.approx(t * np.sqrt(3))
-    assert distances.from_prediction_mm.min() == distances.from_prediction_mm.max() == t
+    distances = voxel_distances(bits(outer), bits(inner), (1, 1, 1))
+    assert all_mm(distances.from_reference).max() == pytest.approx(t * np.sqrt(3))
+    assert all_mm(distances.from_prediction).min() == all_mm(distances.from_prediction).max() == t
     assert hausdorff_mm(distances) == pytest.approx(t * np.sqrt(3))
 
 
@@ -78,45 +102,56 @@ def test_disjoint_boxes_are_measured_across_the_gap():
 
 def test_image_edge_counts_as_border(cube):
     full = np.ones((5, 6, 7), bool)
-    border = border_voxels(full)
-    assert border.sum() == 5 * 6 * 7 - 3 * 4 * 5
-    assert not border[1:-1, 1:-1, 1:-1].any()
     assert score(full, cube((3, 4, 5), shape=(5, 6, 7)), (1, 1, 1)).hd_mm == pytest.approx(np.sqrt(3))
 
 
-def test_border_in_2d_has_the_4_neighbours():
-    plus = np.zeros((5, 5), bool)
-    plus[1:4, 1:4] = True
-    expected = plus.copy()
-    expected[2, 2] = False
-    assert (border_voxels(plus) == expected).all()
-
-
-def test_border_voxel_without_diagonal_neighbour_is_inside():
-    block = np.ones((5, 5), bool)
-    block[0, 0] = False
-    assert not border_voxels(block)[1, 1]  # only its diagonal neighbour is missing
-
-
-def test_one_slice_volume_equals_its_2d_image(blobs):
+def test_one_slice_volume_equals_its_2d_image(blobs, bits):
     reference, prediction = blobs(3, (40, 50))
     flat, volume = score(reference, prediction, (2, 3)), score(reference[None], prediction[None], (1, 2, 3))
     assert volume.dice == flat.dice
     # in one slice every voxel is at the image edge, so the volume's surface is the whole mask
-    assert border_voxels(reference[None]).sum() == reference.sum() > border_voxels(reference).sum()
+    mask, flat_mask = bits(reference[None]), bits(reference)
+    sheet = voxel_distances(mask, mask, (1, 2, 3)).from_reference.size
+    assert sheet == reference.sum() > voxel_distances(flat_mask, flat_mask, (2, 3)).from_reference.size
 
 
 def test_assd_is_pooled_and_masd_is_the_mean_of_both_means():
-    distances = SurfaceDistances(np.array([0.0, 0.0, 3.0]), np.array([1.0]))
+    distances = SurfaceDistances(directed([0, 0, 3]), directed([1]))
     assert assd_mm(distances) == pytest.approx((0 + 0 + 3 + 1) / 4)
     assert masd_mm(distances) == pytest.approx((1 + 1) / 2)
 
 
+def test_means_and_percentiles_of_a_dual_surface_are_weighted_by_area():
+    distances = SurfaceDistances(directed([0, 1, 2], [5, 3, 2]), directed([4], [10]))
+    assert assd_mm(distances) == pytest.approx((0 * 5 + 1 * 3 + 2 * 2 + 4 * 10) / 20)
+    assert masd_mm(distances) == pytest.approx((7 / 10 + 40 / 10) / 2)
+    # shares of the first surface within 0, 1 and 2 mm: 0.5, 0.8, 1
+    assert [distances.from_reference.percentile_mm(p) for p in (50, 51, 80, 81, 100)] == [0, 1, 1, 2, 2]
+    assert surface_dice(distances, 1) == pytest.approx(8 / 20)
+
+
 def test_hd95_is_the_larger_directed_percentile_linearly_interpolated():
-    distances = SurfaceDistances(np.arange(11.0), np.zeros(100))
+    distances = SurfaceDistances(directed(np.arange(11)), directed(np.zeros(100)))
     assert hausdorff_mm(distances, 95) == pytest.approx(9.5)  # 95 % of the way from 0 to 10
     with pytest.raises(ValueError, match="percentile must be in"):
         hausdorff_mm(distances, 101)
+
+
+def test_percentile_of_the_union_is_that_of_both_directions_together():
+    distances = SurfaceDistances(directed(np.arange(11)), directed(np.zeros(100)))
+    everything = np.concatenate([np.arange(11), np.zeros(100)])
+    assert hausdorff_mm(distances, 95, "union") == pytest.approx(np.percentile(everything, 95)) == 4.5
+    assert hausdorff_mm(distances, 100, "union") == 10
+    with pytest.raises(ValueError, match="directions must be one of max, union, got 'mean'"):
+        hausdorff_mm(distances, 95, "mean")
+
+
+@pytest.mark.parametrize("percentile", [1, 37.5, 50, 90, 99.9])
+def test_percentiles_with_shared_elements_left_out_are_numpys(percentile):
+    rng = np.random.default_rng(0)
+    for n_zero in (0, 1, 7, 40):
+        values = np.concatenate([np.zeros(n_zero), rng.random(23) + 0.1])
+        assert directed(values).percentile_mm(percentile) == pytest.approx(np.percentile(values, percentile))
 
 
 def test_distances_are_symmetric_in_the_two_maps(blobs):
@@ -152,7 +187,7 @@ def test_far_blob_is_found_by_a_multi_component_prediction(cube):
 
 @pytest.mark.parametrize(("shape", "spacing"), [((20, 22, 24), (2.5, 0.8, 1.1)), ((40, 44), (0.7, 1.9))])
 @pytest.mark.parametrize("seed", [0, 1, 2])
-def test_hd_hd95_and_assd_of_blobs_matches_monai(blobs, shape, spacing, seed):
+def test_hd_hd95_and_assd_of_blobs_matches_monai(blobs, bits, shape, spacing, seed):
     torch = pytest.importorskip("torch")
     from monai.metrics import compute_average_surface_distance, compute_hausdorff_distance
 
@@ -163,10 +198,10 @@ def test_hd_hd95_and_assd_of_blobs_matches_monai(blobs, shape, spacing, seed):
     assert scored.hd_mm == pytest.approx(compute_hausdorff_distance(y_pred, y, **keywords).item(), abs=1e-5)
     hd95 = compute_hausdorff_distance(y_pred, y, percentile=95, **keywords).item()
     assert scored.hd95_mm == pytest.approx(hd95, abs=1e-5)
-    distances = surface_distances(reference, prediction, spacing)
+    distances = voxel_distances(bits(reference), bits(prediction), spacing)
     one_way = [compute_average_surface_distance(a, b, **keywords).item() for a, b in ((y_pred, y), (y, y_pred))]
-    assert distances.from_prediction_mm.mean() == pytest.approx(one_way[0], abs=1e-5)
-    assert distances.from_reference_mm.mean() == pytest.approx(one_way[1], abs=1e-5)
+    assert all_mm(distances.from_prediction).mean() == pytest.approx(one_way[0], abs=1e-5)
+    assert all_mm(distances.from_reference).mean() == pytest.approx(one_way[1], abs=1e-5)
     assert scored.masd_mm == pytest.approx(sum(one_way) / 2, abs=1e-5)
     # MONAI's symmetric distance is pooled, as ASSD is
     symmetric = compute_average_surface_distance(y_pred, y, symmetric=True, **keywords).item()

@@ -1,11 +1,11 @@
-"""Tolerances of the normalised surface distance, by label."""
+"""Which metrics each label has: their definitions, and the tolerances of the normalised surface distance."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from .dataset_labels import DatasetLabels, Label, LabelRequest, find_label
 from .errors import EvaluationError
-from .scoring import DEFAULT_TOLERANCE_MM, SCALAR_METRICS, checked_tolerance, nsd_name
+from .metric_options import DEFAULT_TOLERANCE_MM, MetricOptions, checked_tolerance
 
 OPTION = "--nsd-tolerance-mm"
 
@@ -13,39 +13,45 @@ ToleranceRequest = float | Sequence[float] | Mapping[LabelRequest | None, float 
 
 
 @dataclass(frozen=True)
-class Tolerances:
-    """Tolerances of the normalised surface distance.
+class MetricChoice:
+    """The metrics of each label.
 
     Attributes:
-        default_mm: Those of labels without their own, in mm, each >= 0.
+        options: Definitions that have a choice.
+        tolerances_mm: Tolerances of the normalised surface distance of labels without their own, in mm, each >= 0.
         by_label_mm: Those of single labels, by the label's key.
     """
 
-    default_mm: tuple[float, ...] = (DEFAULT_TOLERANCE_MM,)
+    options: MetricOptions = field(default_factory=MetricOptions)
+    tolerances_mm: tuple[float, ...] = (DEFAULT_TOLERANCE_MM,)
     by_label_mm: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
 
-    def of(self, label: Label) -> tuple[float, ...]:
+    def tolerances_of(self, label: Label) -> tuple[float, ...]:
         """Return the tolerances of a label in mm."""
-        return self.by_label_mm.get(label.key, self.default_mm)
+        return self.by_label_mm.get(label.key, self.tolerances_mm)
 
-    def metric_names(self, label: Label) -> tuple[str, ...]:
+    def names(self, label: Label) -> tuple[str, ...]:
         """Return the names of the metrics of a label, in the order of metrics.csv."""
-        return SCALAR_METRICS + tuple(nsd_name(tolerance) for tolerance in self.of(label))
+        return self.options.names(self.tolerances_of(label))
 
 
-def choose_tolerances(
-    request: ToleranceRequest, dataset: DatasetLabels | None, labels: Sequence[Label] | None
-) -> Tolerances:
-    """Return the tolerances that a request stands for.
+def choose_metrics(
+    options: MetricOptions,
+    request: ToleranceRequest,
+    dataset: DatasetLabels | None,
+    labels: Sequence[Label] | None,
+) -> MetricChoice:
+    """Return the metrics that a request stands for.
 
     Args:
+        options: Definitions that have a choice.
         request: Tolerance in mm: one, several, or a mapping from label to one or several, with None for the labels
             that it doesn't name (else 2 mm).
         dataset: Labels of dataset.json, None if there is none.
         labels: Labels to score; None if they are to be taken from the files.
 
     Returns:
-        The tolerances.
+        The metrics.
 
     Raises:
         EvaluationError: If a tolerance isn't a finite number >= 0, or a label isn't scored.
@@ -60,7 +66,7 @@ def choose_tolerances(
             scored = ", ".join(chosen.key for chosen in labels)
             raise EvaluationError(f"{OPTION}: label {label_request} must be one that is scored ({scored}); correct it")
         by_label[label.key] = _checked(tolerances)
-    return Tolerances(default, by_label)
+    return MetricChoice(options, default, by_label)
 
 
 def _checked(tolerances: float | Sequence[float]) -> tuple[float, ...]:

@@ -1,0 +1,94 @@
+"""Masks of one label, a bit a voxel.
+
+A mask covers a box and one voxel more on every side, where nothing is set; in a 2D image that is so for rows and
+columns only. Its words are uint64, shape (D + 2, H + 2, words): bit b of word w in a row is voxel 64 w + b - 1 of the
+box.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+from numba import njit
+
+from .bit_ops import ALL, ONE, set_bits
+from .flat_maps import FlatMap
+from .label_counts import Box
+from .label_index import LabelIndex, number_of
+from .runs import run_end
+
+
+def box_mask(label_map: FlatMap, box: Box, index: LabelIndex, numbers: Sequence[int]) -> np.ndarray:
+    """Return the mask of some labels in a box.
+
+    Args:
+        label_map: The map.
+        box: Part of it to take.
+        index: Numbers of the label values.
+        numbers: Numbers of the labels that are united in the mask.
+
+    Returns:
+        The mask.
+    """
+    (first, stop), (top, bottom), (left, right) = box
+    n_words = (right - left + 2 + 63) // 64
+    mask = np.zeros((stop - first + 2, bottom - top + 2, n_words), dtype=np.uint64)
+    member = np.zeros(index.other + 1, dtype=bool)
+    member[list(numbers)] = True
+    height, width = label_map.array.shape[1:]
+    for plane, piece in label_map.slabs(first, stop):
+        rows = (plane - first, top, bottom, left, right)
+        _fill(piece, height, width, rows, index.table, index.large, index.other, member, mask)
+    return mask
+
+
+@njit(cache=True, nogil=True)
+def _fill(piece, height, width, rows, table, large, other, member, mask):  # type: ignore[no-untyped-def]
+    first, top, bottom, left, right = rows
+    for plane in range(piece.size // (height * width)):
+        for line in range(top, bottom):
+            start = (plane * height + line) * width
+            position, stop = start + left, start + right
+            words = mask[first + plane + 1, line - top + 1]
+            while position < stop:
+                end = run_end(piece, position, stop)
+                if member[number_of(piece[position], table, large, other)]:
+                    _set_range(words, position - start - left + 1, end - start - left + 1)
+                position = end
+
+
+@njit(inline="always")
+def _set_range(words, first, stop):  # type: ignore[no-untyped-def]
+    """Set the bits from one position to before another."""
+    first_word, last_word = first >> 6, (stop - 1) >> 6
+    head = ALL << np.uint64(first & 63)
+    tail = ALL >> np.uint64(63 - ((stop - 1) & 63))
+    if first_word == last_word:
+        words[first_word] |= head & tail
+        return
+    words[first_word] |= head
+    for word in range(first_word + 1, last_word):
+        words[word] = ALL
+    words[last_word] |= tail
+
+
+@njit(cache=True, nogil=True)
+def count_bits(mask):  # type: ignore[no-untyped-def]
+    """Return how many bits of a mask are set."""
+    total = 0
+    for word in mask.reshape(-1):
+        total += np.int64(set_bits(word))
+    return total
+
+
+@njit(cache=True, nogil=True)
+def remove_bits(mask, other):  # type: ignore[no-untyped-def]
+    """Clear the bits of a mask that are set in another of the same shape."""
+    words, others = mask.reshape(-1), other.reshape(-1)
+    for position in range(words.size):
+        words[position] &= ~others[position]
+
+
+@njit(inline="always")
+def bit_at(words, position):  # type: ignore[no-untyped-def]
+    """Return the bit at a position of a row, 0 or 1."""
+    return (words[position >> 6] >> np.uint64(position & 63)) & ONE

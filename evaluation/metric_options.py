@@ -1,0 +1,90 @@
+"""Which metrics are computed, and how each that has a choice is defined."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from .surface import BOUNDARIES, DIRECTIONS
+
+DEFAULT_TOLERANCE_MM = 2.0
+OVERLAP_METRICS = ("dice", "iou", "precision", "sensitivity", "specificity", "vs", "voe")
+VOLUME_METRICS = ("rvd", "reference_ml", "prediction_ml")
+
+
+@dataclass(frozen=True)
+class MetricOptions:
+    """Definitions of the metrics that have a choice.
+
+    Attributes:
+        hd_percentiles: Percentiles of the surface distance beside its maximum, each in (0, 100).
+        hd_directions: `max`: the larger of the two directed percentiles; `union`: that of both directions together.
+        boundary: Surface of the Hausdorff and mean distances: `voxel` or `dual`.
+        nsd_boundary: Surface of the normalised surface distance.
+    """
+
+    hd_percentiles: tuple[float, ...] = (95.0,)
+    hd_directions: str = "max"
+    boundary: str = "voxel"
+    nsd_boundary: str = "dual"
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "hd_percentiles", tuple(float(p) for p in self.hd_percentiles))
+        for percentile in self.hd_percentiles:
+            if not 0 < percentile < 100:
+                raise ValueError(
+                    f"hd_percentiles must be > 0 and < 100, got {percentile:g}; the maximum is always there as hd_mm"
+                )
+        for name, value, known in (
+            ("hd_directions", self.hd_directions, DIRECTIONS),
+            ("boundary", self.boundary, BOUNDARIES),
+            ("nsd_boundary", self.nsd_boundary, BOUNDARIES),
+        ):
+            if value not in known:
+                raise ValueError(f"{name} must be one of {', '.join(known)}, got {value!r}")
+
+    def names(self, tolerances_mm: Sequence[float]) -> tuple[str, ...]:
+        """Return the names of all metrics in the order of metrics.csv.
+
+        Args:
+            tolerances_mm: Tolerances of the normalised surface distance.
+
+        Returns:
+            The names.
+        """
+        distances = ("hd_mm", *map(hd_name, self.hd_percentiles), "assd_mm", "masd_mm")
+        return (*OVERLAP_METRICS, *distances, *map(nsd_name, tolerances_mm), *VOLUME_METRICS)
+
+
+def hd_name(percentile: float) -> str:
+    """Return the name of a percentile of the surface distance, for example `hd95_mm`."""
+    return f"hd{percentile:.12g}_mm"
+
+
+def nsd_name(tolerance_mm: float) -> str:
+    """Return the name of the normalised surface distance at a tolerance.
+
+    Args:
+        tolerance_mm: Tolerance in mm, >= 0.
+
+    Returns:
+        The name, for example `nsd_2mm` or `nsd_1.5mm`.
+    """
+    return f"nsd_{tolerance_mm:.12g}mm"
+
+
+def checked_tolerance(tolerance_mm: float) -> float:
+    """Return a tolerance as a number, if it is one that makes sense.
+
+    Args:
+        tolerance_mm: Tolerance of the normalised surface distance in mm.
+
+    Returns:
+        The tolerance.
+
+    Raises:
+        ValueError: If it isn't a finite number >= 0.
+    """
+    if not (np.isfinite(tolerance_mm) and tolerance_mm >= 0):
+        raise ValueError(f"nsd_tolerance_mm must be a number >= 0, got {tolerance_mm}; usual values are 1 to 5")
+    return float(tolerance_mm)
