@@ -7,13 +7,13 @@ import numpy as np
 
 from .engine.bit_masks import box_mask, remove_bits
 from .engine.flat_maps import FlatMap, axes_by_stride
-from .engine.label_counts import LabelCounts, count_labels
+from .engine.label_counts import EMPTY_BOX, Box, LabelCounts, count_labels
 from .engine.label_index import LabelIndex, distinct_values
 from .label_map import as_label_map
 from .label_score import LabelKey, LabelScore, Scores
 from .metric_options import DEFAULT_TOLERANCE_MM, MetricOptions, checked_tolerance, hd_name, nsd_name
 from .overlap import OverlapCounts, overlap_counts
-from .surface import BOUNDARIES, SurfaceDistances, assd_mm, hausdorff_mm, masd_mm, surface_dice
+from .surface import BOUNDARIES, accepted_mm, assd_mm, hausdorff_mm, masd_mm, surface_dice
 
 _DEFAULTS = MetricOptions()
 
@@ -117,8 +117,11 @@ class _Pair:
         counts = overlap_counts(self.counts, numbers)
         if counts.in_neither:
             return absent_score(tolerances_mm, options)
-        by_boundary = self._distances(numbers, {options.boundary, options.nsd_boundary})
-        distances, for_nsd = by_boundary[options.boundary], by_boundary[options.nsd_boundary]
+        masks = self._masks(numbers)
+        distances = for_nsd = BOUNDARIES[options.boundary](masks[0], masks[1], self.spacing_mm)
+        if options.nsd_boundary != options.boundary:
+            largest_mm = accepted_mm(max(tolerances_mm, default=0.0))
+            for_nsd = BOUNDARIES[options.nsd_boundary](masks[0], masks[1], self.spacing_mm, largest_mm)
         voxel_ml = float(np.prod(self.spacing_mm)) / 1000 if len(self.spacing_mm) == 3 else float("nan")
         metrics = {
             "dice": counts.dice,
@@ -139,21 +142,22 @@ class _Pair:
         }
         return LabelScore(counts, metrics)
 
-    def _distances(self, numbers: tuple[int, ...], boundaries: set[str]) -> dict[str, SurfaceDistances]:
-        if 0 in numbers:
-            planes, lines, columns = self.reference.array.shape
-            box = ((0, planes), (0, lines), (0, columns))
-        else:
-            found = self.counts.joint_box(numbers)
-            assert found is not None, "a label that occurs has a box"
-            box = found
-        masks = [box_mask(label_map, box, self.index, numbers) for label_map in (self.reference, self.prediction)]
+    def _masks(self, numbers: tuple[int, ...]) -> list[np.ndarray]:
+        planes, lines, columns = self.reference.array.shape
+        whole: Box = ((0, planes), (0, lines), (0, columns))
+        box = whole if 0 in numbers else self.counts.joint_box(numbers)
+        filled = (whole, whole) if 0 in numbers else self.counts.boxes(numbers)
+        assert box is not None, "a label that occurs has a box"
+        masks = [
+            box_mask(label_map, box, self.index, numbers, own or EMPTY_BOX)
+            for label_map, own in zip((self.reference, self.prediction), filled, strict=True)
+        ]
         if self.ignored_value is not None:
             ignored_index = LabelIndex(tuple({0, self.ignored_value}))
             ignored = box_mask(self.reference, box, ignored_index, ignored_index.numbers([self.ignored_value]))
             for mask in masks:
                 remove_bits(mask, ignored)
-        return {boundary: BOUNDARIES[boundary](masks[0], masks[1], self.spacing_mm) for boundary in boundaries}
+        return masks
 
 
 def absent_score(tolerances_mm: Sequence[float], options: MetricOptions) -> LabelScore:

@@ -6,6 +6,7 @@ the nodes of the dual grid, which lie where 2x2x2 voxels (2x2 in 2D) meet that a
 the area (in 2D the length) of the surface around it. Distances are Euclidean and in mm.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -127,31 +128,36 @@ class SurfaceDistances:
         return self.from_reference, self.from_prediction
 
 
-def voxel_distances(reference: np.ndarray, prediction: np.ndarray, spacing_mm: Sequence[float]) -> SurfaceDistances:
+def voxel_distances(
+    reference: np.ndarray, prediction: np.ndarray, spacing_mm: Sequence[float], limit_mm: float = math.inf
+) -> SurfaceDistances:
     """Return the distances between the border voxels of two masks.
 
     Args:
         reference: Bit mask as made by `engine.bit_masks`.
         prediction: Bit mask of the same shape.
         spacing_mm: Voxel size in mm in array axis order; two numbers for a 2D image.
+        limit_mm: Distances above it are of no interest, and given as inf; sizes within it stay right.
 
     Returns:
         Exact distances.
     """
     flat = len(spacing_mm) == 2
     borders = [_planes(border(mask, flat), flat) for mask in (reference, prediction)]
-    n_shared = count_bits(borders[0] & borders[1])
-    directed = _both_ways(borders, spacing_mm)
-    return SurfaceDistances(*(DirectedDistances(apart_mm, n_shared, None, n_shared) for apart_mm in directed))
+    directed = _both_ways(borders, spacing_mm, limit_mm)
+    return SurfaceDistances(*(DirectedDistances(apart_mm, shared, None, shared) for apart_mm, shared in directed))
 
 
-def dual_distances(reference: np.ndarray, prediction: np.ndarray, spacing_mm: Sequence[float]) -> SurfaceDistances:
+def dual_distances(
+    reference: np.ndarray, prediction: np.ndarray, spacing_mm: Sequence[float], limit_mm: float = math.inf
+) -> SurfaceDistances:
     """Return the distances between the dual-grid surfaces of two masks.
 
     Args:
         reference: Bit mask as made by `engine.bit_masks`.
         prediction: Bit mask of the same shape.
         spacing_mm: Voxel size in mm in array axis order; two numbers for a 2D image.
+        limit_mm: Distances above it are of no interest, and given as inf; sizes within it stay right.
 
     Returns:
         Exact distances, with the sizes of the elements.
@@ -163,10 +169,9 @@ def dual_distances(reference: np.ndarray, prediction: np.ndarray, spacing_mm: Se
     sizes = (contour_lengths_mm if flat else surface_areas_mm2)(spacing_mm)
     masks = (reference, prediction)
     surfaces = [nodes(mask, flat) for mask in masks]
-    n_shared = count_bits(surfaces[0] & surfaces[1])
     directed = []
-    apart = _both_ways([_planes(surface, flat) for surface in surfaces], spacing_mm)
-    for mask, own, other, apart_mm in zip(masks, surfaces, surfaces[::-1], apart, strict=True):
+    apart = _both_ways([_planes(surface, flat) for surface in surfaces], spacing_mm, limit_mm)
+    for mask, own, other, (apart_mm, n_shared) in zip(masks, surfaces, surfaces[::-1], apart, strict=True):
         apart_sizes = np.empty(apart_mm.size)
         shared_size = node_sizes(mask, own, other, flat, sizes, apart_sizes)
         directed.append(DirectedDistances(apart_mm, n_shared, apart_sizes, shared_size))
@@ -180,12 +185,16 @@ def _planes(surface: np.ndarray, flat: bool) -> np.ndarray:
     return surface[1:2] if flat else surface
 
 
-def _both_ways(surfaces: Sequence[np.ndarray], spacing_mm: Sequence[float]) -> list[np.ndarray]:
+def _both_ways(
+    surfaces: Sequence[np.ndarray], spacing_mm: Sequence[float], limit_mm: float
+) -> list[tuple[np.ndarray, int]]:
+    """Return for each surface the distances of the elements that the other doesn't share, and how many it shares."""
     spacing = spacing_mm if len(spacing_mm) == 3 else (1.0, *spacing_mm)
     counts = [count_bits(surface) for surface in surfaces]
     if not all(counts):
-        return [np.full(count, np.inf) for count in counts]
-    return [distances_to(own, other, spacing) for own, other in (surfaces, surfaces[::-1])]
+        return [(np.full(count, np.inf), 0) for count in counts]
+    apart = [distances_to(own, other, spacing, limit_mm) for own, other in (surfaces, surfaces[::-1])]
+    return [(one_way, count - one_way.size) for one_way, count in zip(apart, counts, strict=True)]
 
 
 def hausdorff_mm(distances: SurfaceDistances, percentile: float = 100.0, directions: str = "max") -> float:
@@ -257,6 +266,11 @@ def masd_mm(distances: SurfaceDistances) -> float:
     return sum(one_way.total_mm / one_way.size for one_way in distances.both) / 2
 
 
+def accepted_mm(tolerance_mm: float) -> float:
+    """Return the largest distance that a tolerance accepts, rounding allowed for."""
+    return tolerance_mm * (1 + _TOLERANCE_SLACK)
+
+
 def surface_dice(distances: SurfaceDistances, tolerance_mm: float) -> float:
     """Return the share of both surfaces that lies within a tolerance.
 
@@ -277,6 +291,5 @@ def surface_dice(distances: SurfaceDistances, tolerance_mm: float) -> float:
         raise ValueError(f"tolerance_mm must be a number >= 0, got {tolerance_mm}")
     if distances.in_neither:
         return float("nan")
-    limit_mm = tolerance_mm * (1 + _TOLERANCE_SLACK)
-    within = sum(one_way.size_within(limit_mm) for one_way in distances.both)
+    within = sum(one_way.size_within(accepted_mm(tolerance_mm)) for one_way in distances.both)
     return within / sum(one_way.size for one_way in distances.both)

@@ -17,7 +17,9 @@ from .label_index import LabelIndex, number_of
 from .runs import run_end
 
 
-def box_mask(label_map: FlatMap, box: Box, index: LabelIndex, numbers: Sequence[int]) -> np.ndarray:
+def box_mask(
+    label_map: FlatMap, box: Box, index: LabelIndex, numbers: Sequence[int], filled: Box | None = None
+) -> np.ndarray:
     """Return the mask of some labels in a box.
 
     Args:
@@ -25,6 +27,7 @@ def box_mask(label_map: FlatMap, box: Box, index: LabelIndex, numbers: Sequence[
         box: Part of it to take.
         index: Numbers of the label values.
         numbers: Numbers of the labels that are united in the mask.
+        filled: Part of the box beyond which the labels don't occur in this map; None for the whole box.
 
     Returns:
         The mask.
@@ -35,24 +38,25 @@ def box_mask(label_map: FlatMap, box: Box, index: LabelIndex, numbers: Sequence[
     member = np.zeros(index.other + 1, dtype=bool)
     member[list(numbers)] = True
     height, width = label_map.array.shape[1:]
-    for plane, piece in label_map.slabs(first, stop):
-        rows = (plane - first, top, bottom, left, right)
-        _fill(piece, height, width, rows, index.table, index.large, index.other, member, mask)
+    planes, lines, columns = box if filled is None else filled
+    for plane, piece in label_map.slabs(*planes):
+        offsets = (plane - first + 1, 1 - top, 1 - left)
+        _fill(piece, height, width, lines, columns, offsets, index.table, index.large, index.other, member, mask)
     return mask
 
 
 @njit(cache=True, nogil=True)
-def _fill(piece, height, width, rows, table, large, other, member, mask):  # type: ignore[no-untyped-def]
-    first, top, bottom, left, right = rows
+def _fill(piece, height, width, lines, columns, offsets, table, large, other, member, mask):  # type: ignore[no-untyped-def]
+    """Set the bits of the labels in some lines and columns; `offsets` lead from places in the piece to the mask's."""
     for plane in range(piece.size // (height * width)):
-        for line in range(top, bottom):
+        for line in range(lines[0], lines[1]):
             start = (plane * height + line) * width
-            position, stop = start + left, start + right
-            words = mask[first + plane + 1, line - top + 1]
+            position, stop = start + columns[0], start + columns[1]
+            words = mask[plane + offsets[0], line + offsets[1]]
             while position < stop:
                 end = run_end(piece, position, stop)
                 if member[number_of(piece[position], table, large, other)]:
-                    _set_range(words, position - start - left + 1, end - start - left + 1)
+                    _set_range(words, position - start + offsets[2], end - start + offsets[2])
                 position = end
 
 

@@ -1,8 +1,8 @@
 """Exact distances from the points of one bit mask to the nearest point of another.
 
 A point looks through the rows of the other mask from the nearest outwards; in each row the nearest set bit is found
-in a few instructions. It stops at the first row that is farther away than what it found. What lies farther than
-about a thousand rows is handed to a k-d tree, so that distant objects cost no more than near ones.
+in a few instructions. It stops at the first row that is farther away than what it found. Points that find nothing in
+the nearest rows are left to `far_points`, so that distant objects cost little more than near ones.
 """
 
 import math
@@ -12,40 +12,47 @@ from functools import lru_cache
 import numpy as np
 from numba import njit
 
-from .bit_masks import count_bits
 from .bit_ops import ONE, leading_zeros, set_bits, trailing_zeros
+from .far_points import occupied_blocks, resolve_far
 
-MOST_ROWS = 1024
+MOST_ROWS = 512
 """Rows that a point looks through at most."""
 
 _SAMPLE_POINTS = 256
 """After so many points the search gives up at once if most of them found nothing near."""
 
 
-def distances_to(own: np.ndarray, other: np.ndarray, spacing_mm: Sequence[float]) -> np.ndarray:
+def distances_to(
+    own: np.ndarray, other: np.ndarray, spacing_mm: Sequence[float], limit_mm: float = math.inf
+) -> np.ndarray:
     """Return how far the points of one mask that the other doesn't share are from the nearest of the other's.
 
     Args:
         own: Points to start from: uint64, shape (D, H, words), a bit a point.
         other: Points to find, uint64 of the same shape, at least one.
         spacing_mm: Distance of neighbouring points in mm: planes, lines, columns.
+        limit_mm: Distances above it are of no interest, and given as inf.
 
     Returns:
         Distances in mm, float64, shape (points of `own` that aren't in `other`,), in array order.
     """
-    n_apart = _count_apart(own, other)
-    distances = np.empty(n_apart)
-    if not n_apart:
+    distances = np.empty(_count_apart(own, other))
+    if not distances.size:
         return distances
     spacing = tuple(float(size) for size in spacing_mm)
-    steps, rows_mm2, limit_mm2 = _row_order(spacing, own.shape[0], own.shape[1])
-    n_unresolved = _search(
-        own, other, _row_extents(other), steps, rows_mm2, limit_mm2, spacing[2], distances, _SAMPLE_POINTS
-    )
-    if n_unresolved:
-        unresolved = distances < 0
-        points = _points_apart(own, other, unresolved, np.empty((n_unresolved, 3)))
-        distances[unresolved] = _tree_distances(points, _points(other), spacing)
+    steps, rows_mm2, reach_mm2 = _row_order(spacing, own.shape[0], own.shape[1])
+    limited = limit_mm**2 <= reach_mm2 and limit_mm < math.inf
+    if limited:
+        reach_mm2 = limit_mm**2
+    # a search that ends at the limit is short; else it is tried on a few points first
+    sample = distances.size if limited else _SAMPLE_POINTS
+    n_far = _search_near(own, other, _row_extents(other), steps, rows_mm2, reach_mm2, spacing[2], distances, sample)
+    if n_far and limited:
+        distances[distances < 0] = math.inf
+    elif n_far:
+        sizes_mm = np.array(spacing)
+        places, boxes_mm = occupied_blocks(other, sizes_mm)
+        resolve_far(own, other, places, boxes_mm, sizes_mm, distances)
     return distances
 
 
@@ -116,10 +123,10 @@ def _nearest_in_row(row, first, last, column):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True, nogil=True)
-def _search(  # type: ignore[no-untyped-def]
-    own, other, extents, steps, rows_mm2, limit_mm2, column_mm, distances, sample_points
+def _search_near(  # type: ignore[no-untyped-def]
+    own, other, extents, steps, rows_mm2, reach_mm2, column_mm, distances, sample_points
 ):
-    """Write the distance of each point of `own` that isn't in `other`, -1 if it isn't near; return how many those."""
+    """Write the distance of each point of `own` that isn't in `other`, -1 if it is beyond the reach; count those."""
     planes, lines, n_words = own.shape
     found, unresolved = 0, 0
     for plane in range(planes):
@@ -132,7 +139,7 @@ def _search(  # type: ignore[no-untyped-def]
                     best_mm2 = np.inf
                     if found < sample_points or 2 * unresolved < found:
                         for step in range(rows_mm2.size):
-                            if rows_mm2[step] >= best_mm2:
+                            if rows_mm2[step] >= best_mm2 or rows_mm2[step] > reach_mm2:
                                 break
                             z, y = plane + steps[step, 0], line + steps[step, 1]
                             if z < 0 or z >= planes or y < 0 or y >= lines or extents[z, y, 0] < 0:
@@ -141,41 +148,10 @@ def _search(  # type: ignore[no-untyped-def]
                             columns = _nearest_in_row(other[z, y], np.int64(extent[0]), np.int64(extent[1]), column)
                             away_mm = columns * column_mm
                             best_mm2 = min(best_mm2, rows_mm2[step] + away_mm * away_mm)
-                    if best_mm2 <= limit_mm2 and best_mm2 < np.inf:
+                    if best_mm2 <= reach_mm2 and best_mm2 < np.inf:
                         distances[found] = math.sqrt(best_mm2)
                     else:
                         distances[found] = -1.0
                         unresolved += 1
                     found += 1
     return unresolved
-
-
-@njit(cache=True, nogil=True)
-def _points_apart(own, other, wanted, points):  # type: ignore[no-untyped-def]
-    """Write the places (plane, line, column) of the wanted ones of the points of `own` that aren't in `other`."""
-    found, written = 0, 0
-    for plane in range(own.shape[0]):
-        for line in range(own.shape[1]):
-            for word in range(own.shape[2]):
-                bits = own[plane, line, word] & ~other[plane, line, word]
-                while bits:
-                    if wanted[found]:
-                        points[written, 0], points[written, 1] = plane, line
-                        points[written, 2] = 64 * word + np.int64(trailing_zeros(bits))
-                        written += 1
-                    found += 1
-                    bits &= bits - ONE
-    return points
-
-
-def _points(mask: np.ndarray) -> np.ndarray:
-    n_points = count_bits(mask)
-    return _points_apart(mask, np.zeros_like(mask), np.ones(n_points, dtype=bool), np.empty((n_points, 3)))
-
-
-def _tree_distances(points: np.ndarray, others: np.ndarray, spacing_mm: Sequence[float]) -> np.ndarray:
-    from scipy.spatial import cKDTree  # imported late because few cases need it
-
-    # Points on a grid have many equal coordinates: the balanced tree sorts them at length for nothing.
-    tree = cKDTree(others * spacing_mm, balanced_tree=False, compact_nodes=False)
-    return tree.query(points * spacing_mm)[0]

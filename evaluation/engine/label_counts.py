@@ -12,6 +12,8 @@ from .runs import pair_run_end
 Box = tuple[tuple[int, int], tuple[int, int], tuple[int, int]]
 """First index and the one after the last, by axis."""
 
+EMPTY_BOX: Box = ((0, 0), (0, 0), (0, 0))
+
 MOST_LABELS_IN_MATRIX = 2048
 
 
@@ -39,6 +41,17 @@ class LabelCounts:
     prediction_boxes: np.ndarray
     n_voxels: int
 
+    def boxes(self, numbers: tuple[int, ...]) -> tuple[Box | None, Box | None]:
+        """Return the smallest boxes around some labels in the reference and in the prediction.
+
+        Args:
+            numbers: Their numbers, without 0.
+
+        Returns:
+            Each box, None if none of them occurs there.
+        """
+        return _around(self.reference_boxes[list(numbers)]), _around(self.prediction_boxes[list(numbers)])
+
     def joint_box(self, numbers: tuple[int, ...]) -> Box | None:
         """Return the smallest box around some labels in both maps.
 
@@ -48,12 +61,15 @@ class LabelCounts:
         Returns:
             The box, None if none of them occurs.
         """
-        boxes = np.concatenate([self.reference_boxes[list(numbers)], self.prediction_boxes[list(numbers)]])
-        boxes = boxes[boxes[:, 0, 1] > 0]
-        if not len(boxes):
-            return None
-        first, stop = boxes[:, :, 0].min(axis=0).tolist(), boxes[:, :, 1].max(axis=0).tolist()
-        return ((first[0], stop[0]), (first[1], stop[1]), (first[2], stop[2]))
+        return _around(np.concatenate([self.reference_boxes[list(numbers)], self.prediction_boxes[list(numbers)]]))
+
+
+def _around(boxes: np.ndarray) -> Box | None:
+    boxes = boxes[boxes[:, 0, 1] > 0]
+    if not len(boxes):
+        return None
+    first, stop = boxes[:, :, 0].min(axis=0).tolist(), boxes[:, :, 1].max(axis=0).tolist()
+    return ((first[0], stop[0]), (first[1], stop[1]), (first[2], stop[2]))
 
 
 def count_labels(

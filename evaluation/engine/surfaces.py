@@ -50,6 +50,18 @@ def _shifted(row, word):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True, nogil=True)
+def _filled_rows(mask):  # type: ignore[no-untyped-def]
+    filled = np.zeros(mask.shape[:2], dtype=np.bool_)
+    for plane in range(mask.shape[0]):
+        for line in range(mask.shape[1]):
+            for word in mask[plane, line]:
+                if word:
+                    filled[plane, line] = True
+                    break
+    return filled
+
+
+@njit(cache=True, nogil=True)
 def nodes(mask, flat):  # type: ignore[no-untyped-def]
     """Return the nodes around which a mask holds some voxels and lacks others.
 
@@ -62,8 +74,12 @@ def nodes(mask, flat):  # type: ignore[no-untyped-def]
     """
     result = np.zeros_like(mask)
     first, stop = (1, 2) if flat else (0, mask.shape[0] - 1)
+    filled = _filled_rows(mask)
     for plane in range(first, stop):
         for line in range(mask.shape[1] - 1):
+            some_filled = filled[plane, line] or filled[plane, line + 1]
+            if not (some_filled or (not flat and (filled[plane + 1, line] or filled[plane + 1, line + 1]))):
+                continue
             for word in range(mask.shape[2]):
                 some, all_ = np.uint64(0), ~np.uint64(0)
                 for step in range(2 if flat else 4):

@@ -74,7 +74,17 @@ def test_distances_are_those_of_the_distance_transform(bits, monkeypatch, shape,
     distances._row_order.cache_clear()
 
 
-def test_far_object_is_handed_to_the_tree_and_stays_exact(bits):
+@pytest.mark.parametrize("limit_mm", [0.8, 3.0, 500.0])
+def test_distances_above_a_limit_are_inf_and_the_others_exact(bits, limit_mm):
+    rng = np.random.default_rng(3)
+    own, other = (rng.random((20, 30, 70)) < 0.01 for _ in range(2))
+    spacing = (2.5, 0.8, 1.1)
+    expected = ndimage.distance_transform_edt(~other, sampling=spacing)[own & ~other]
+    expected[expected > limit_mm] = np.inf
+    assert distances_to(bits(own), bits(other), spacing, limit_mm) == pytest.approx(expected)
+
+
+def test_distances_of_far_objects_are_exact(bits):
     own, other = np.zeros((2, 60, 200, 200), bool)
     own[:20, :60, :60] = True
     other[50:, 180:, 180:] = True
