@@ -15,6 +15,7 @@ from .metric_choice import MetricChoice
 from .pairs import CaseFiles
 from .probabilities import read_npz
 from .readers import LabelImage, read_label_image
+from .resample import resampled_onto
 from .scoring import score
 
 
@@ -32,6 +33,7 @@ class CaseTask:
         dataset: Labels of dataset.json, None if there is none.
         metrics: Metrics of each label.
         axis: Array axis to cut slices along; None to score the whole image.
+        resample: Whether a prediction on another grid is brought onto that of its reference.
     """
 
     case: str
@@ -43,6 +45,7 @@ class CaseTask:
     dataset: DatasetLabels | None
     metrics: MetricChoice
     axis: int | None
+    resample: bool = False
 
 
 @dataclass(frozen=True)
@@ -133,7 +136,7 @@ def _score_case(task: CaseTask) -> CaseScores:
     reference = read_label_image(task.reference.label_file())
     prediction, source = _read_prediction(task)
     reference, prediction = _of_equal_dimension(reference, prediction)
-    check_same_geometry(prediction.geometry, reference.geometry, prediction.path, reference.path)
+    prediction, resampled = _on_same_grid(prediction, reference, task.resample)
     labels = task.labels if task.labels is not None else _labels_in(reference, prediction, task.include_background)
     scores, diagonals_mm = [], []
     for reference_image, prediction_image, spacing in _images(reference, prediction, task.axis):
@@ -151,8 +154,22 @@ def _score_case(task: CaseTask) -> CaseScores:
         spurious=_flags([[one.is_spurious for one in images] for images in by_label.values()], len(scores)),
         diagonals_mm=np.array(diagonals_mm),
         axis=task.axis if task.axis is None or reference.array.ndim == 3 else 0,
-        warnings=tuple(_warnings(task, reference, prediction)),
+        warnings=(*resampled, *_warnings(task, reference, prediction)),
     )
+
+
+def _on_same_grid(prediction: LabelImage, reference: LabelImage, resample: bool) -> tuple[LabelImage, tuple[str, ...]]:
+    """Return the prediction on the reference's grid, and what a reader should know about how it came there."""
+    try:
+        check_same_geometry(prediction.geometry, reference.geometry, prediction.path, reference.path)
+    except CaseError:
+        if not resample:
+            raise
+        shape = prediction.geometry.shape
+        return resampled_onto(prediction, reference), (
+            f"{prediction.path}: brought from its grid of {shape} voxels onto that of {reference.path}",
+        )
+    return prediction, ()
 
 
 def _score_image(

@@ -1,12 +1,15 @@
 """Evaluate a folder of predictions against a folder of references."""
 
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from threading import Timer
 from typing import Any
 
 from tqdm import tqdm
 
+from .case_log import FOLDER, CaseLog
 from .case_scores import CaseFailure, CaseScores, CaseTask, score_case
 from .dataset_labels import Label, LabelRequest, choose_labels, read_dataset_json
 from .errors import EvaluationError
@@ -15,6 +18,7 @@ from .metric_options import DEFAULT_TOLERANCE_MM, MetricOptions
 from .output import prepare_output, write_results
 from .pairs import SOURCES, CaseFiles, find_cases, find_dataset_json
 from .parallel import run_tasks
+from .scoring import warm_up
 from .summary import make_summary
 
 _DEFAULTS = MetricOptions()
@@ -55,6 +59,7 @@ def evaluate_folder(
     require_all: bool = False,
     workers: int = 1,
     axis: int | None = None,
+    resample: bool = False,
     progress: bool = False,
 ) -> Evaluation:
     """Score every prediction in a folder and write metrics.csv and summary.json.
@@ -75,6 +80,7 @@ def evaluate_folder(
         require_all: Whether a reference without a prediction makes the evaluation incomplete.
         workers: Number of processes, >= 1.
         axis: Array axis of (z, y, x) to cut slices along and score each; None to score whole images.
+        resample: Whether predictions on another grid are brought onto that of their reference, by nearest voxel.
         progress: Whether to show a progress bar on stderr.
 
     Returns:
@@ -94,11 +100,12 @@ def evaluate_folder(
     prepare_output(output)
 
     tasks = [
-        CaseTask(case, files, known[case], source, wanted, include_background, dataset, metrics, axis)
+        CaseTask(case, files, known[case], source, wanted, include_background, dataset, metrics, axis, resample)
         for case, files in found.items()
         if case in known
     ]
-    scored, failures = _score_all(tasks, workers, progress)
+    log = CaseLog(output / FOLDER)
+    scored, failures = _score_all(tasks, workers, progress, log)
     failures += [_without_reference(case, files, references) for case, files in found.items() if case not in known]
     failures.sort(key=lambda failure: failure.case)
     unpredicted = tuple(case for case in known if case not in found)
@@ -110,16 +117,23 @@ def evaluate_folder(
         "dataset_json": str(json_path.absolute()) if json_path else None,
         "labels": [label.key for label in chosen],
         "nsd_tolerance_mm": {label.key: list(metrics.tolerances_of(label)) for label in chosen},
-        **asdict(metric_options),
+        **_plain(metric_options),
         "source": source,
         "include_background": include_background,
         "require_all": require_all,
         "axis": axis,
+        "resample": resample,
     }
     summary = make_summary(scored, failures, unpredicted, chosen, metrics, options, axis)
     paths = write_results(output, scored, metrics, summary, by_slice=axis is not None)
+    if not failures:
+        log.remove()
     complete = not failures and not (require_all and unpredicted)
     return Evaluation(summary, *paths, tuple(failures), unpredicted, complete)
+
+
+def _plain(options: MetricOptions) -> dict[str, Any]:
+    return {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(options).items()}
 
 
 def _check_options(source: str, workers: int, axis: int | None) -> None:
@@ -137,17 +151,42 @@ def _find_both(predictions: Path, references: Path) -> tuple[dict[str, CaseFiles
     return found, known
 
 
-def _score_all(tasks: Sequence[CaseTask], workers: int, progress: bool) -> tuple[list[CaseScores], list[CaseFailure]]:
-    scored: list[CaseScores] = []
+def _score_all(
+    tasks: Sequence[CaseTask], workers: int, progress: bool, log: CaseLog
+) -> tuple[list[CaseScores], list[CaseFailure]]:
+    finished = log.finished(tasks)
+    scored = list(finished.values())
     failures: list[CaseFailure] = []
-    with tqdm(total=len(tasks), desc="scoring", unit="case", disable=not progress) as bar:
-        for _, result in run_tasks(score_case, tasks, workers, _killed):
+    waiting = [task for task in tasks if task.case not in finished]
+    if waiting:
+        _compile(progress)
+    with tqdm(total=len(tasks), initial=len(scored), desc="scoring", unit="case", disable=not progress) as bar:
+        for index, result in run_tasks(score_case, waiting, workers, _killed):
             if isinstance(result, CaseScores):
                 scored.append(result)
+                log.append(waiting[index], result)
             else:
                 failures.append(result)
             bar.update()
     return sorted(scored, key=lambda case: case.case), failures
+
+
+def _compile(progress: bool) -> None:
+    """Compile the engine before other processes need it, and say so if it takes more than a moment."""
+    notice = Timer(
+        1.5,
+        print,
+        [
+            "compiling the metrics, once after installation ...",
+        ],
+        {"file": sys.stderr},
+    )
+    if progress:
+        notice.start()
+    try:
+        warm_up()
+    finally:
+        notice.cancel()
 
 
 def _killed(task: CaseTask) -> CaseFailure:

@@ -9,6 +9,7 @@ from pathlib import Path
 from .cases import Evaluation, evaluate_folder
 from .dataset_labels import LabelRequest
 from .errors import EvaluationError
+from .extra_metrics import EXTRA_METRICS
 from .metric_choice import OPTION, ToleranceRequest
 from .metric_options import DEFAULT_TOLERANCE_MM, MetricOptions
 from .pairs import SOURCES
@@ -57,13 +58,14 @@ def run(module: str, description: str, argv: Sequence[str] | None, *, slices: bo
             require_all=options.require_all,
             workers=options.workers,
             axis=options.axis if slices else None,
+            resample=options.resample,
             progress=True,
         )
     except EvaluationError as error:
         print(f"error: {error}", file=sys.stderr)
         return EXIT_UNUSABLE
     except KeyboardInterrupt:
-        print("interrupted: no result was written", file=sys.stderr)
+        print("interrupted: no result was written; the same command goes on where it was", file=sys.stderr)
         return EXIT_INTERRUPTED
     try:
         _report(evaluation, require_all=options.require_all)
@@ -102,6 +104,8 @@ def _metric_options(options: argparse.Namespace) -> MetricOptions:
             hd_directions=options.hd_directions,
             boundary=options.boundary,
             nsd_boundary=options.nsd_boundary,
+            also=tuple(options.also),
+            boundary_width_mm=options.boundary_width_mm,
         )
     except ValueError as error:
         raise EvaluationError(f"--{str(error).replace('_', '-', 1)}") from None
@@ -144,8 +148,17 @@ def _parser(module: str, description: str, slices: bool) -> argparse.ArgumentPar
     )
     add("--boundary", choices=BOUNDARIES, default="voxel", help="surface of HD, ASSD and MASD (default: voxel)")
     add("--nsd-boundary", choices=BOUNDARIES, default="dual", help="surface of the surface Dice (default: dual)")
+    add("--also", nargs="+", default=[], choices=EXTRA_METRICS, help="further metrics")
+    add(
+        "--boundary-width-mm",
+        type=float,
+        default=2.0,
+        metavar="MM",
+        help="width of the band in which boundary IoU looks (default: 2)",
+    )
     add("--source", choices=SOURCES, default="auto", help="what to score (default: label files, else npz)")
     add("--include-background", action="store_true", help="score label 0 too")
+    add("--resample", action="store_true", help="bring predictions onto their reference's grid, by nearest voxel")
     add("--require-all", action="store_true", help="exit with 1 if a reference has no prediction")
     add("--workers", type=int, default=default_workers(), metavar="N", help="processes (default: %(default)s)")
     if slices:

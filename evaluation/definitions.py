@@ -29,8 +29,19 @@ _METRICS = {
     "rvd": "relative volume difference, (FP - FN) / (TP + FN): above 0 where the prediction is too large",
     "reference_ml": "volume of the label in the reference in ml; nan in 2D",
     "prediction_ml": "volume of the label in the prediction in ml; nan in 2D",
+    "cldice": "clDice, Shit et al. 2021: harmonic mean of the shares of each mask's skeleton that lie in the other mask",
+    "lesion_tp": "connected components (26 neighbours, in 2D 8) of the reference that the prediction touches",
+    "lesion_fp": "connected components of the prediction that touch none of the reference",
+    "lesion_fn": "connected components of the reference that the prediction doesn't touch",
+    "lesion_f1": "2 TP / (2 TP + FP + FN) of the three counts of lesions",
+    "pq": "panoptic quality of components matched by an IoU above 0.5: sum of their IoU / (matched + unmatched / 2)",
+    "sq": "segmentation quality: mean IoU of matched components; nan if there are none",
+    "rq": "recognition quality: F1 of matched components",
 }
 _NSD = "normalised surface distance (surface Dice): share of both surfaces within the tolerance in the name, in mm"
+_BOUNDARY_IOU = (
+    "IoU of the mask's voxels that are at most the width in the name, in mm, from a border voxel; Cheng et al. 2021"
+)
 _POLICY = {
     "overlap": "counted in one int64 confusion matrix; labels that form a region are united first",
     "label_in_neither": "every metric nan, counted in n_na",
@@ -89,6 +100,8 @@ def describe(metrics: Iterable[str], options: MetricOptions, *, slices: bool) ->
 def _definition(metric: str, options: MetricOptions) -> str:
     if metric.startswith("nsd_"):
         return _NSD
+    if metric.startswith("boundary_iou_"):
+        return _BOUNDARY_IOU
     percentile = next((p for p in options.hd_percentiles if hd_name(p) == metric), None)
     if percentile is None:
         return _METRICS[metric]

@@ -122,7 +122,7 @@ def check_same_geometry(prediction: Geometry, reference: Geometry, prediction_fi
         difference = f"spacing {_text(prediction.spacing_mm)} mm against {_text(reference.spacing_mm)} mm"
     raise CaseError(
         f"{prediction_file} and {reference_file}: the geometries must be the same, got {difference}; "
-        "resample the prediction onto the grid of the reference"
+        "resample the prediction onto the grid of the reference, or let --resample do it"
     )
 
 

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from .extra_metrics import EXTRA_METRICS
 from .surface import BOUNDARIES, DIRECTIONS
 
 DEFAULT_TOLERANCE_MM = 2.0
@@ -21,12 +22,16 @@ class MetricOptions:
         hd_directions: `max`: the larger of the two directed percentiles; `union`: that of both directions together.
         boundary: Surface of the Hausdorff and mean distances: `voxel` or `dual`.
         nsd_boundary: Surface of the normalised surface distance.
+        also: Groups of further metrics: `boundary_iou`, `cldice`, `lesions`.
+        boundary_width_mm: Width of the band along the border in which boundary IoU looks, >= 0.
     """
 
     hd_percentiles: tuple[float, ...] = (95.0,)
     hd_directions: str = "max"
     boundary: str = "voxel"
     nsd_boundary: str = "dual"
+    also: tuple[str, ...] = ()
+    boundary_width_mm: float = 2.0
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "hd_percentiles", tuple(float(p) for p in self.hd_percentiles))
@@ -42,6 +47,12 @@ class MetricOptions:
         ):
             if value not in known:
                 raise ValueError(f"{name} must be one of {', '.join(known)}, got {value!r}")
+        object.__setattr__(self, "also", tuple(dict.fromkeys(self.also)))
+        unknown = [name for name in self.also if name not in EXTRA_METRICS]
+        if unknown:
+            raise ValueError(f"also must name some of {', '.join(EXTRA_METRICS)}, got {unknown[0]!r}")
+        if not (np.isfinite(self.boundary_width_mm) and self.boundary_width_mm >= 0):
+            raise ValueError(f"boundary_width_mm must be a number >= 0, got {self.boundary_width_mm}")
 
     def names(self, tolerances_mm: Sequence[float]) -> tuple[str, ...]:
         """Return the names of all metrics in the order of metrics.csv.
@@ -53,7 +64,8 @@ class MetricOptions:
             The names.
         """
         distances = ("hd_mm", *map(hd_name, self.hd_percentiles), "assd_mm", "masd_mm")
-        return (*OVERLAP_METRICS, *distances, *map(nsd_name, tolerances_mm), *VOLUME_METRICS)
+        extra = (name for group in self.also for name in EXTRA_METRICS[group].names(self.boundary_width_mm))
+        return (*OVERLAP_METRICS, *distances, *map(nsd_name, tolerances_mm), *VOLUME_METRICS, *extra)
 
 
 def hd_name(percentile: float) -> str:

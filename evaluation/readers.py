@@ -2,14 +2,13 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-import nibabel as nib
 import numpy as np
 
 from .errors import CaseError
-from .geometry import Geometry, geometry_from_nifti, geometry_from_sitk
+from .geometry import Geometry, geometry_from_sitk
 from .label_map import as_label_map
+from .nifti import read_nifti
 
 NIFTI_ENDINGS = (".nii.gz", ".nii")
 LABEL_ENDINGS = (NIFTI_ENDINGS, (".mha",), (".nrrd",), (".png",), (".bmp",), (".tif", ".tiff"))
@@ -51,7 +50,7 @@ def read_label_image(path: Path) -> LabelImage:
     """
     try:
         is_nifti = path.name.endswith(NIFTI_ENDINGS)
-        array, geometry = _read_nifti(path) if is_nifti else _read_with_sitk(path)
+        array, geometry = read_nifti(path) if is_nifti else _read_with_sitk(path)
         return LabelImage(as_label_map(array, str(path)), geometry, path)
     except CaseError:
         raise
@@ -61,18 +60,6 @@ def read_label_image(path: Path) -> LabelImage:
         message = str(error).strip().splitlines()
         reason = f"{type(error).__name__}: {message[-1] if message else 'no details'}"
         raise CaseError(f"{path}: can't be read: {reason}; the file is missing or damaged") from error
-
-
-def _read_nifti(path: Path) -> tuple[np.ndarray, Geometry]:
-    image: Any = nib.load(path)
-    header = image.header
-    array = np.asanyarray(image.dataobj)
-    while array.ndim > 3 and array.shape[-1] == 1:
-        array = array[..., 0]
-    if array.ndim not in (2, 3):
-        raise CaseError(f"{path}: a label map must have 2 or 3 axes, got shape {array.shape}; save one volume a file")
-    declared = [affine for affine, code in (header.get_sform(coded=True), header.get_qform(coded=True)) if code > 0]
-    return array.T, geometry_from_nifti(array.shape[::-1], declared, header.get_zooms())
 
 
 def _read_with_sitk(path: Path) -> tuple[np.ndarray, Geometry]:

@@ -5,10 +5,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from .engine.bit_masks import box_mask, remove_bits
+from .engine.bit_masks import box_mask, remove_bits, unpacked
 from .engine.flat_maps import FlatMap, axes_by_stride
 from .engine.label_counts import EMPTY_BOX, Box, LabelCounts, count_labels
 from .engine.label_index import LabelIndex, distinct_values
+from .extra_metrics import EXTRA_METRICS
 from .label_map import as_label_map
 from .label_score import LabelKey, LabelScore, Scores
 from .metric_options import DEFAULT_TOLERANCE_MM, MetricOptions, checked_tolerance, hd_name, nsd_name
@@ -139,8 +140,20 @@ class _Pair:
             "rvd": counts.relative_volume_difference,
             "reference_ml": counts.reference_voxels * voxel_ml,
             "prediction_ml": counts.prediction_voxels * voxel_ml,
+            **self._extra_metrics(masks, options),
         }
         return LabelScore(counts, metrics)
+
+    def _extra_metrics(self, masks: Sequence[np.ndarray], options: MetricOptions) -> dict[str, float]:
+        if not options.also:
+            return {}
+        reference, prediction = (unpacked(mask, len(self.spacing_mm) == 2) for mask in masks)
+        metrics: dict[str, float] = {}
+        for group in options.also:
+            extra = EXTRA_METRICS[group]
+            values = extra.values(reference, prediction, self.spacing_mm, options.boundary_width_mm)
+            metrics |= dict(zip(extra.names(options.boundary_width_mm), values, strict=True))
+        return metrics
 
     def _masks(self, numbers: tuple[int, ...]) -> list[np.ndarray]:
         planes, lines, columns = self.reference.array.shape
@@ -158,6 +171,13 @@ class _Pair:
             for mask in masks:
                 remove_bits(mask, ignored)
         return masks
+
+
+def warm_up() -> None:
+    """Compile what scoring 8-bit label maps needs, or load it from Numba's cache on disk."""
+    reference, prediction = np.zeros((2, 40, 40, 8), np.uint8)
+    reference[0, 0, 0] = prediction[-1, -1, -1] = 1
+    score(reference, prediction, (1, 1, 1))
 
 
 def absent_score(tolerances_mm: Sequence[float], options: MetricOptions) -> LabelScore:

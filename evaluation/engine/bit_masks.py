@@ -75,6 +75,22 @@ def _set_range(words, first, stop):  # type: ignore[no-untyped-def]
     words[last_word] |= tail
 
 
+def unpacked(mask: np.ndarray, flat: bool) -> np.ndarray:
+    """Return a mask as booleans.
+
+    Args:
+        mask: The mask.
+        flat: Whether it is a 2D image.
+
+    Returns:
+        Shape (D, H, W'), in 2D (H, W'): voxels of the box, in each row followed by some that are not set.
+    """
+    words = mask[1] if flat else mask[1:-1]
+    # a word's lowest byte holds its first voxels, whatever the machine's order of bytes
+    row_bytes = np.ascontiguousarray(words[..., 1:-1, :]).astype("<u8").view(np.uint8)
+    return np.unpackbits(row_bytes, axis=-1, bitorder="little")[..., 1:].astype(bool)
+
+
 @njit(cache=True, nogil=True)
 def count_bits(mask):  # type: ignore[no-untyped-def]
     """Return how many bits of a mask are set."""

@@ -309,7 +309,7 @@ def test_interrupt_while_writing_leaves_no_half_file(scored, monkeypatch):
 
     monkeypatch.setattr(output, "_write_metrics", half)
     assert scored.run().code == 130
-    assert list(scored.scores.iterdir()) == []
+    assert [path.name for path in scored.scores.iterdir()] == [".cases"]  # what is needed to go on, nothing else
 
 
 def test_folder_of_bad_cases_only_still_reports(workspace, maps):

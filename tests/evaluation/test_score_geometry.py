@@ -102,3 +102,37 @@ def test_real_grids_of_two_organs_are_refused(workspace, real_data):
     for folder, name in ((workspace.predictions, "ts_heart"), (workspace.references, "ts_pulmonary_artery")):
         (folder / "case.nii.gz").write_bytes((real_data / "bad_inputs" / f"{name}.nii.gz").read_bytes())
     assert_refused(workspace.run(), workspace, "shape (191, 167, 233) against (112, 102, 122)")
+
+
+def test_prediction_on_another_grid_is_resampled_when_asked(workspace):
+    fine = np.zeros((8, 12, 20), np.uint8)
+    fine[2:6, 4:8, 4:12] = 3
+    coarse = fine[::2, ::2, ::2]  # each of its voxels covers 2 x 2 x 2 of the fine ones, so it begins half of one later
+    workspace.nifti(workspace.references / "case.nii.gz", fine, spacing=(2, 1, 0.5))
+    workspace.nifti(workspace.predictions / "case.nii.gz", coarse, spacing=(4, 2, 1), origin=(0.25, 0.5, 1.0))
+    refused = workspace.run()
+    assert refused.code == 1 and "or let --resample do it" in refused.err
+    run = workspace.run("--resample")
+    assert run.code == 0
+    assert run.value("dice", label="3") == 1
+    assert "brought from its grid of (4, 6, 10) voxels" in run.err
+    assert run.summary["options"]["resample"] is True
+
+
+def test_resampling_a_shifted_grid_moves_the_labels_back(workspace):
+    box = np.zeros((8, 10, 12), np.uint8)
+    box[2:5, 3:6, 4:8] = 1
+    workspace.nifti(workspace.references / "case.nii.gz", box, spacing=(2, 1, 0.5))
+    moved = np.roll(box, (1, 2, -3), axis=(0, 1, 2))
+    origin = (3 * 0.5, -2 * 1.0, -1 * 2.0)  # x, y, z of the first voxel, in RAS
+    workspace.nifti(workspace.predictions / "case.nii.gz", moved, spacing=(2, 1, 0.5), origin=origin)
+    assert workspace.run("--resample").value("dice") == 1
+
+
+def test_resampling_needs_files_that_say_where_they_lie(workspace):
+    sitk = pytest.importorskip("SimpleITK")
+    for folder, side in ((workspace.references, 6), (workspace.predictions, 8)):
+        sitk.WriteImage(sitk.GetImageFromArray(np.ones((side, side), np.uint8)), folder / "case.png")
+    run = workspace.run("--resample")
+    assert run.code == 1
+    assert "--resample needs two files of the same dimension that say where they lie" in run.err

@@ -1,0 +1,111 @@
+"""Scores of single cases, kept while an evaluation runs, so that a killed one goes on where it was."""
+
+import hashlib
+import json
+import os
+import shutil
+import socket
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from .case_scores import CaseScores, CaseTask
+from .dataset_labels import Label
+
+FOLDER = ".cases"
+_FORMAT = 1
+
+
+class CaseLog:
+    """Finished cases in a folder: lines of JSON, one file a process that writes.
+
+    A case counts as finished as long as its files and every option that its scores depend on are the same.
+
+    Args:
+        folder: Folder of the files; made when the first case is written.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self._own = folder / f"{socket.gethostname()}-{os.getpid()}.jsonl"
+
+    def finished(self, tasks: Sequence[CaseTask]) -> dict[str, CaseScores]:
+        """Return the scores of the tasks that are finished.
+
+        Args:
+            tasks: Cases and how to score them.
+
+        Returns:
+            Scores by case.
+        """
+        known: dict[str, dict[str, Any]] = {}
+        for path in sorted(self.folder.glob("*.jsonl")):
+            for line in path.read_text(encoding="utf-8").splitlines():
+                try:
+                    entry = json.loads(line)
+                    known[entry["key"]] = entry["scores"]
+                except (ValueError, KeyError, TypeError):
+                    continue  # the last line of a process that was killed
+        if not known:
+            return {}
+        keys = {task.case: _key(task) for task in tasks}
+        return {case: _from_plain(known[key]) for case, key in keys.items() if key in known}
+
+    def append(self, task: CaseTask, scores: CaseScores) -> None:
+        """Write down a finished case.
+
+        Args:
+            task: The case.
+            scores: Its scores.
+        """
+        self.folder.mkdir(parents=True, exist_ok=True)
+        entry = json.dumps({"key": _key(task), "scores": _to_plain(scores)})
+        with self._own.open("a", encoding="utf-8") as stream:
+            stream.write(entry + "\n")
+
+    def remove(self) -> None:
+        """Delete the folder, which a complete evaluation has no need of."""
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+
+def _key(task: CaseTask) -> str:
+    """Return what tells a case apart that was scored by other options or from other files."""
+    files = [*task.prediction.labels, *([task.prediction.npz] if task.prediction.npz else []), *task.reference.labels]
+    stamps = [(str(path.absolute()), path.stat().st_size, path.stat().st_mtime_ns) for path in files if path.exists()]
+    settings = (task.source, task.labels, task.include_background, task.dataset, task.metrics, task.axis, task.resample)
+    return hashlib.sha256(repr((_FORMAT, task.case, stamps, settings)).encode()).hexdigest()
+
+
+def _to_plain(scores: CaseScores) -> dict[str, Any]:
+    return {
+        "case": scores.case,
+        "prediction_file": str(scores.prediction_file),
+        "reference_file": str(scores.reference_file),
+        "source": scores.source,
+        "labels": [[list(label.values), label.name] for label in scores.labels],
+        "values": {key: array.tolist() for key, array in scores.values.items()},
+        "missed": scores.missed.tolist(),
+        "spurious": scores.spurious.tolist(),
+        "diagonals_mm": scores.diagonals_mm.tolist(),
+        "axis": scores.axis,
+        "warnings": list(scores.warnings),
+    }
+
+
+def _from_plain(plain: dict[str, Any]) -> CaseScores:
+    n_images = len(plain["diagonals_mm"])
+    return CaseScores(
+        case=plain["case"],
+        prediction_file=Path(plain["prediction_file"]),
+        reference_file=Path(plain["reference_file"]),
+        source=plain["source"],
+        labels=tuple(Label(tuple(values), name) for values, name in plain["labels"]),
+        values={key: np.array(array, dtype=float).reshape(n_images, -1) for key, array in plain["values"].items()},
+        missed=np.array(plain["missed"], dtype=bool).reshape(n_images, -1),
+        spurious=np.array(plain["spurious"], dtype=bool).reshape(n_images, -1),
+        diagonals_mm=np.array(plain["diagonals_mm"], dtype=float),
+        axis=plain["axis"],
+        warnings=tuple(plain["warnings"]),
+    )
