@@ -1,14 +1,16 @@
 """Score one prediction against one reference, both label maps in memory."""
 
+import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
-from .engine.bit_masks import box_mask, remove_bits, unpacked
+from .engine.bit_masks import fill_mask, mask_shape, remove_bits, unpacked
 from .engine.flat_maps import FlatMap, axes_by_stride
 from .engine.label_counts import EMPTY_BOX, Box, LabelCounts, count_labels
 from .engine.label_index import LabelIndex, distinct_values
+from .engine.scratch import Scratch
 from .extra_metrics import EXTRA_METRICS
 from .label_map import as_label_map
 from .label_score import LabelKey, LabelScore, Scores
@@ -78,6 +80,7 @@ class _Pair:
         index: Numbers of the labels.
         counts: What `count_labels` found.
         ignored_value: Value in the reference that marks voxels to leave out.
+        scratch: Memory for masks and surfaces.
     """
 
     reference: FlatMap
@@ -86,6 +89,7 @@ class _Pair:
     index: LabelIndex
     counts: LabelCounts
     ignored_value: int | None
+    scratch: Scratch = field(default_factory=Scratch)
 
     @classmethod
     def of(
@@ -119,10 +123,10 @@ class _Pair:
         if counts.in_neither:
             return absent_score(tolerances_mm, options)
         masks = self._masks(numbers)
-        distances = for_nsd = BOUNDARIES[options.boundary](masks[0], masks[1], self.spacing_mm)
+        distances = for_nsd = BOUNDARIES[options.boundary](masks[0], masks[1], self.spacing_mm, math.inf, self.scratch)
         if options.nsd_boundary != options.boundary:
             largest_mm = accepted_mm(max(tolerances_mm, default=0.0))
-            for_nsd = BOUNDARIES[options.nsd_boundary](masks[0], masks[1], self.spacing_mm, largest_mm)
+            for_nsd = BOUNDARIES[options.nsd_boundary](masks[0], masks[1], self.spacing_mm, largest_mm, self.scratch)
         voxel_ml = float(np.prod(self.spacing_mm)) / 1000 if len(self.spacing_mm) == 3 else float("nan")
         metrics = {
             "dice": counts.dice,
@@ -161,13 +165,14 @@ class _Pair:
         box = whole if 0 in numbers else self.counts.joint_box(numbers)
         filled = (whole, whole) if 0 in numbers else self.counts.boxes(numbers)
         assert box is not None, "a label that occurs has a box"
-        masks = [
-            box_mask(label_map, box, self.index, numbers, own or EMPTY_BOX)
-            for label_map, own in zip((self.reference, self.prediction), filled, strict=True)
-        ]
+        shape = mask_shape(box)
+        masks = [self.scratch.array(f"mask {number}", shape) for number in range(2)]
+        for mask, label_map, own in zip(masks, (self.reference, self.prediction), filled, strict=True):
+            fill_mask(mask, label_map, box, self.index, numbers, own or EMPTY_BOX)
         if self.ignored_value is not None:
             ignored_index = LabelIndex(tuple({0, self.ignored_value}))
-            ignored = box_mask(self.reference, box, ignored_index, ignored_index.numbers([self.ignored_value]))
+            ignored = self.scratch.array("ignored", shape)
+            fill_mask(ignored, self.reference, box, ignored_index, ignored_index.numbers([self.ignored_value]))
             for mask in masks:
                 remove_bits(mask, ignored)
         return masks

@@ -7,7 +7,7 @@ the area (in 2D the length) of the surface around it. Distances are Euclidean an
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,6 +15,7 @@ import numpy as np
 from .contour_table import contour_lengths_mm, surface_areas_mm2
 from .engine.bit_masks import count_bits
 from .engine.distances import distances_to
+from .engine.scratch import Scratch
 from .engine.surfaces import border, node_sizes, nodes
 
 _TOLERANCE_SLACK = 1e-9
@@ -129,7 +130,11 @@ class SurfaceDistances:
 
 
 def voxel_distances(
-    reference: np.ndarray, prediction: np.ndarray, spacing_mm: Sequence[float], limit_mm: float = math.inf
+    reference: np.ndarray,
+    prediction: np.ndarray,
+    spacing_mm: Sequence[float],
+    limit_mm: float = math.inf,
+    scratch: Scratch | None = None,
 ) -> SurfaceDistances:
     """Return the distances between the border voxels of two masks.
 
@@ -138,18 +143,23 @@ def voxel_distances(
         prediction: Bit mask of the same shape.
         spacing_mm: Voxel size in mm in array axis order; two numbers for a 2D image.
         limit_mm: Distances above it are of no interest, and given as inf; sizes within it stay right.
+        scratch: Memory to use again; None for fresh one.
 
     Returns:
         Exact distances.
     """
     flat = len(spacing_mm) == 2
-    borders = [_planes(border(mask, flat), flat) for mask in (reference, prediction)]
-    directed = _both_ways(borders, spacing_mm, limit_mm)
+    borders = _surfaces(border, (reference, prediction), flat, scratch)
+    directed = _both_ways([_planes(surface, flat) for surface in borders], spacing_mm, limit_mm)
     return SurfaceDistances(*(DirectedDistances(apart_mm, shared, None, shared) for apart_mm, shared in directed))
 
 
 def dual_distances(
-    reference: np.ndarray, prediction: np.ndarray, spacing_mm: Sequence[float], limit_mm: float = math.inf
+    reference: np.ndarray,
+    prediction: np.ndarray,
+    spacing_mm: Sequence[float],
+    limit_mm: float = math.inf,
+    scratch: Scratch | None = None,
 ) -> SurfaceDistances:
     """Return the distances between the dual-grid surfaces of two masks.
 
@@ -158,6 +168,7 @@ def dual_distances(
         prediction: Bit mask of the same shape.
         spacing_mm: Voxel size in mm in array axis order; two numbers for a 2D image.
         limit_mm: Distances above it are of no interest, and given as inf; sizes within it stay right.
+        scratch: Memory to use again; None for fresh one.
 
     Returns:
         Exact distances, with the sizes of the elements.
@@ -168,7 +179,7 @@ def dual_distances(
     flat = len(spacing_mm) == 2
     sizes = (contour_lengths_mm if flat else surface_areas_mm2)(spacing_mm)
     masks = (reference, prediction)
-    surfaces = [nodes(mask, flat) for mask in masks]
+    surfaces = _surfaces(nodes, masks, flat, scratch)
     directed = []
     apart = _both_ways([_planes(surface, flat) for surface in surfaces], spacing_mm, limit_mm)
     for mask, own, other, (apart_mm, n_shared) in zip(masks, surfaces, surfaces[::-1], apart, strict=True):
@@ -179,6 +190,19 @@ def dual_distances(
 
 
 BOUNDARIES = {"voxel": voxel_distances, "dual": dual_distances}
+
+
+def _surfaces(
+    find: Callable[[np.ndarray, bool, np.ndarray], None],
+    masks: Sequence[np.ndarray],
+    flat: bool,
+    scratch: Scratch | None,
+) -> list[np.ndarray]:
+    scratch = scratch or Scratch()
+    surfaces = [scratch.array(f"surface {number}", mask.shape) for number, mask in enumerate(masks)]
+    for mask, surface in zip(masks, surfaces, strict=True):
+        find(mask, flat, surface)
+    return surfaces
 
 
 def _planes(surface: np.ndarray, flat: bool) -> np.ndarray:

@@ -17,12 +17,24 @@ from .label_index import LabelIndex, number_of
 from .runs import run_end
 
 
-def box_mask(
-    label_map: FlatMap, box: Box, index: LabelIndex, numbers: Sequence[int], filled: Box | None = None
+def mask_shape(box: Box) -> tuple[int, int, int]:
+    """Return the shape of the mask of a box, in words."""
+    (first, stop), (top, bottom), (left, right) = box
+    return stop - first + 2, bottom - top + 2, (right - left + 2 + 63) // 64
+
+
+def fill_mask(
+    mask: np.ndarray,
+    label_map: FlatMap,
+    box: Box,
+    index: LabelIndex,
+    numbers: Sequence[int],
+    filled: Box | None = None,
 ) -> np.ndarray:
-    """Return the mask of some labels in a box.
+    """Make the mask of some labels in a box.
 
     Args:
+        mask: uint64, shape `mask_shape(box)`, written to.
         label_map: The map.
         box: Part of it to take.
         index: Numbers of the label values.
@@ -32,9 +44,8 @@ def box_mask(
     Returns:
         The mask.
     """
-    (first, stop), (top, bottom), (left, right) = box
-    n_words = (right - left + 2 + 63) // 64
-    mask = np.zeros((stop - first + 2, bottom - top + 2, n_words), dtype=np.uint64)
+    (first, _), (top, _), (left, _) = box
+    mask[:] = 0
     member = np.zeros(index.other + 1, dtype=bool)
     member[list(numbers)] = True
     height, width = label_map.array.shape[1:]

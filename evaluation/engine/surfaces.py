@@ -13,24 +13,26 @@ _TOP = np.uint64(63)
 
 
 @njit(cache=True, nogil=True)
-def border(mask, flat):  # type: ignore[no-untyped-def]
-    """Return the voxels of a mask that have a face neighbour outside it.
+def border(mask, flat, result):  # type: ignore[no-untyped-def]
+    """Find the voxels of a mask that have a face neighbour outside it.
 
     Args:
         mask: uint64, shape (D + 2, H + 2, words).
         flat: Whether it is a 2D image, in which only neighbours in the plane count.
-
-    Returns:
-        uint64 of the same shape.
+        result: uint64 of the same shape, written to.
     """
-    result = np.zeros_like(mask)
     n_words = mask.shape[2]
+    result[0] = 0
+    result[-1] = 0
     for plane in range(1, mask.shape[0] - 1):
+        result[plane, 0] = 0
+        result[plane, -1] = 0
         for line in range(1, mask.shape[1] - 1):
             row = mask[plane, line]
             for word in range(n_words):
                 own = row[word]
                 if own == 0:
+                    result[plane, line, word] = 0
                     continue
                 before = row[word - 1] >> _TOP if word else np.uint64(0)
                 after = row[word + 1] << _TOP if word + 1 < n_words else np.uint64(0)
@@ -39,7 +41,6 @@ def border(mask, flat):  # type: ignore[no-untyped-def]
                 if not flat:
                     inside &= mask[plane - 1, line, word] & mask[plane + 1, line, word]
                 result[plane, line, word] = own & ~inside
-    return result
 
 
 @njit(inline="always")
@@ -62,57 +63,61 @@ def _filled_rows(mask):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True, nogil=True)
-def nodes(mask, flat):  # type: ignore[no-untyped-def]
-    """Return the nodes around which a mask holds some voxels and lacks others.
+def nodes(mask, flat, result):  # type: ignore[no-untyped-def]
+    """Find the nodes around which a mask holds some voxels and lacks others.
 
     Args:
         mask: uint64, shape (D + 2, H + 2, words).
         flat: Whether it is a 2D image, whose nodes lie between 2x2 voxels.
-
-    Returns:
-        uint64 of the same shape; the last plane (in 2D all but the second) and the last line are empty.
+        result: uint64 of the same shape, written to; the last plane (in 2D all but the second) and the last line of
+            each plane get no node.
     """
-    result = np.zeros_like(mask)
-    first, stop = (1, 2) if flat else (0, mask.shape[0] - 1)
+    n_steps = 2 if flat else 4
     filled = _filled_rows(mask)
-    for plane in range(first, stop):
-        for line in range(mask.shape[1] - 1):
+    for plane in range(mask.shape[0]):
+        for line in range(mask.shape[1]):
+            result[plane, line] = 0
+            beyond = plane != 1 if flat else plane == mask.shape[0] - 1
+            if beyond or line == mask.shape[1] - 1:
+                continue
             some_filled = filled[plane, line] or filled[plane, line + 1]
             if not (some_filled or (not flat and (filled[plane + 1, line] or filled[plane + 1, line + 1]))):
                 continue
             for word in range(mask.shape[2]):
                 some, all_ = np.uint64(0), ~np.uint64(0)
-                for step in range(2 if flat else 4):
+                for step in range(n_steps):
                     row = mask[plane + (step >> 1), line + (step & 1)]
                     here, following = row[word], _shifted(row, word)
                     some |= here | following
                     all_ &= here & following
                 result[plane, line, word] = some & ~all_
-    return result
 
 
 @njit(inline="always")
-def node_code(mask, flat, plane, line, column):  # type: ignore[no-untyped-def]
-    """Return which voxels around a node a mask holds.
+def corner_words(mask, flat, plane, line, word, corners):  # type: ignore[no-untyped-def]
+    """Write which voxels around the nodes of a word a mask holds.
 
     Args:
         mask: uint64, shape (D + 2, H + 2, words).
         flat: Whether it is a 2D image.
-        plane: Plane of the node.
-        line: Line of the node.
-        column: Bit of the node.
-
-    Returns:
-        The bit of voxel (z, y, x) is 4 z + 2 y + x, in 2D that of (y, x) is 2 y + x, counted from the node.
+        plane: Plane of the nodes.
+        line: Line of the nodes.
+        word: Word of the nodes.
+        corners: uint64, shape (8,), in 2D (4,): bit b of entry 4 z + 2 y + x (in 2D 2 y + x) is set if the mask holds
+            voxel (z, y, x), counted from node b.
     """
-    code = 0
     for step in range(2 if flat else 4):
         row = mask[plane + (step >> 1), line + (step & 1)]
-        for x in range(2):
-            position = column + x
-            if position >> 6 < row.size:
-                bit = (row[position >> 6] >> np.uint64(position & 63)) & ONE
-                code |= np.int64(bit) << (2 * step + x)
+        corners[2 * step] = row[word]
+        corners[2 * step + 1] = _shifted(row, word)
+
+
+@njit(inline="always")
+def node_code(corners, bit):  # type: ignore[no-untyped-def]
+    """Return which voxels around a node a mask holds, bit k for the k-th of `corner_words`."""
+    code = 0
+    for corner in range(corners.size):
+        code |= np.int64((corners[corner] >> bit) & ONE) << corner
     return code
 
 
@@ -130,14 +135,19 @@ def node_sizes(mask, own, other, flat, sizes, apart_sizes):  # type: ignore[no-u
     """
     from_node = 0
     shared = 0.0
+    corners = np.empty(4 if flat else 8, dtype=np.uint64)
     for plane in range(own.shape[0]):
         for line in range(own.shape[1]):
             for word in range(own.shape[2]):
                 bits = own[plane, line, word]
+                if bits == 0:
+                    continue
+                corner_words(mask, flat, plane, line, word, corners)
+                others = other[plane, line, word]
                 while bits:
-                    column = 64 * word + np.int64(trailing_zeros(bits))
-                    size = sizes[node_code(mask, flat, plane, line, column)]
-                    if other[plane, line, word] >> np.uint64(column & 63) & ONE:
+                    bit = trailing_zeros(bits)
+                    size = sizes[node_code(corners, bit)]
+                    if (others >> bit) & ONE:
                         shared += size
                     else:
                         apart_sizes[from_node] = size

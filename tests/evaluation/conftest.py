@@ -147,12 +147,13 @@ def blobs():
 @pytest.fixture
 def bits():
     """Return what turns a boolean mask (D, H, W) or (H, W) into the engine's bit mask."""
-    from evaluation.engine.bit_masks import box_mask
+    from evaluation.engine.bit_masks import fill_mask, mask_shape
     from evaluation.engine.flat_maps import FlatMap
     from evaluation.engine.label_index import LabelIndex
 
     def make(mask):
         flat = FlatMap.of(np.asarray(mask))
-        return box_mask(flat, tuple((0, size) for size in flat.array.shape), LabelIndex((0, 1)), [1])
+        box = tuple((0, size) for size in flat.array.shape)
+        return fill_mask(np.empty(mask_shape(box), np.uint64), flat, box, LabelIndex((0, 1)), [1])
 
     return make

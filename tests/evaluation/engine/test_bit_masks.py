@@ -3,9 +3,14 @@
 import numpy as np
 import pytest
 
-from evaluation.engine.bit_masks import box_mask, count_bits, remove_bits
+from evaluation.engine.bit_masks import count_bits, fill_mask, mask_shape, remove_bits
 from evaluation.engine.flat_maps import FlatMap
 from evaluation.engine.label_index import LabelIndex, distinct_values
+
+
+def box_mask(label_map, box, index, numbers):
+    """Return a mask in memory that held something else before."""
+    return fill_mask(np.full(mask_shape(box), 7, np.uint64), label_map, box, index, numbers)
 
 
 def unpacked(mask):
