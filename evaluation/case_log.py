@@ -1,10 +1,11 @@
 """Scores of single cases, kept while an evaluation runs, so that a killed one goes on where it was."""
 
+import contextlib
 import hashlib
 import json
 import os
-import shutil
 import socket
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -13,9 +14,11 @@ import numpy as np
 
 from .case_scores import CaseScores, CaseTask
 from .dataset_labels import Label
+from .engine.compiled import engine_fingerprint
 
 FOLDER = ".cases"
 _FORMAT = 1
+"""To be changed with the meaning of a score, if the engine doesn't change with it."""
 
 
 class CaseLog:
@@ -30,6 +33,7 @@ class CaseLog:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self._own = folder / f"{socket.gethostname()}-{os.getpid()}.jsonl"
+        self._failed = False
 
     def finished(self, tasks: Sequence[CaseTask]) -> dict[str, CaseScores]:
         """Return the scores of the tasks that are finished.
@@ -42,7 +46,7 @@ class CaseLog:
         """
         known: dict[str, dict[str, Any]] = {}
         for path in sorted(self.folder.glob("*.jsonl")):
-            for line in path.read_text(encoding="utf-8").splitlines():
+            for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
                 try:
                     entry = json.loads(line)
                     known[entry["key"]] = entry["scores"]
@@ -54,28 +58,41 @@ class CaseLog:
         return {case: _from_plain(known[key]) for case, key in keys.items() if key in known}
 
     def append(self, task: CaseTask, scores: CaseScores) -> None:
-        """Write down a finished case.
+        """Write down a finished case; warn if that can't be done, because the scores matter more than the log.
 
         Args:
             task: The case.
             scores: Its scores.
         """
-        self.folder.mkdir(parents=True, exist_ok=True)
+        if self._failed:
+            return
         entry = json.dumps({"key": _key(task), "scores": _to_plain(scores)})
-        with self._own.open("a", encoding="utf-8") as stream:
-            stream.write(entry + "\n")
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            with self._own.open("a", encoding="utf-8") as stream:
+                stream.write(f"\n{entry}\n")  # a process of the same name may have left half a line
+        except OSError as error:
+            self._failed = True
+            print(
+                f"warning: {self._own}: can't be written: {error.strerror}; a killed run starts anew", file=sys.stderr
+            )
 
     def remove(self) -> None:
-        """Delete the folder, which a complete evaluation has no need of."""
-        shutil.rmtree(self.folder, ignore_errors=True)
+        """Delete the files, which a complete evaluation has no need of."""
+        with contextlib.suppress(OSError):
+            for path in self.folder.glob("*.jsonl"):
+                path.unlink(missing_ok=True)
+            self.folder.rmdir()
 
 
 def _key(task: CaseTask) -> str:
     """Return what tells a case apart that was scored by other options or from other files."""
-    files = [*task.prediction.labels, *([task.prediction.npz] if task.prediction.npz else []), *task.reference.labels]
+    npz = task.prediction.npz
+    arrays = [npz, npz.with_suffix(".pkl")] if npz else []
+    files = [*task.prediction.labels, *arrays, *task.reference.labels]
     stamps = [(str(path.absolute()), path.stat().st_size, path.stat().st_mtime_ns) for path in files if path.exists()]
     settings = (task.source, task.labels, task.include_background, task.dataset, task.metrics, task.axis, task.resample)
-    return hashlib.sha256(repr((_FORMAT, task.case, stamps, settings)).encode()).hexdigest()
+    return hashlib.sha256(repr((_FORMAT, engine_fingerprint(), task.case, stamps, settings)).encode()).hexdigest()
 
 
 def _to_plain(scores: CaseScores) -> dict[str, Any]:

@@ -173,14 +173,8 @@ def _score_all(
 
 def _compile(progress: bool) -> None:
     """Compile the engine before other processes need it, and say so if it takes more than a moment."""
-    notice = Timer(
-        1.5,
-        print,
-        [
-            "compiling the metrics, once after installation ...",
-        ],
-        {"file": sys.stderr},
-    )
+    text = "compiling the metrics, once after installation ..."
+    notice = Timer(1.5, print, [text], {"file": sys.stderr})
     if progress:
         notice.start()
     try:

@@ -100,7 +100,7 @@ def parse_tolerances(texts: Sequence[str]) -> ToleranceRequest:
 def _metric_options(options: argparse.Namespace) -> MetricOptions:
     try:
         return MetricOptions(
-            hd_percentiles=tuple(dict.fromkeys(options.hd_percentiles)),
+            hd_percentiles=tuple(options.hd_percentiles),
             hd_directions=options.hd_directions,
             boundary=options.boundary,
             nsd_boundary=options.nsd_boundary,

@@ -6,7 +6,7 @@ from .engine.flat_maps import FlatMap, axes_by_stride
 from .engine.label_index import distinct_values
 
 _BLOCK_VALUES = 1 << 20
-_LARGEST = np.iinfo(np.int32).max
+LARGEST_VALUE = 2**31 - 1
 
 
 def as_label_map(array: np.ndarray, name: str) -> np.ndarray:
@@ -30,7 +30,7 @@ def as_label_map(array: np.ndarray, name: str) -> np.ndarray:
     if array.size == 0:
         raise ValueError(f"{name}: a label map must hold at least one voxel, got shape {array.shape}")
     if array.dtype.kind == "f":
-        return _integers(array, name)
+        return _integers(array.reshape(array.shape or (1,)), name).reshape(array.shape)
     if array.dtype.kind == "b":
         return array.view(np.uint8)
     if array.dtype not in (np.uint8, np.uint16):
@@ -55,9 +55,10 @@ def _integers(array: np.ndarray, name: str) -> np.ndarray:
 
 
 def _check_range(array: np.ndarray, name: str) -> None:
-    if array.min() < 0 or array.max() > _LARGEST:
+    low, high = array.min(), array.max()
+    if low < 0 or high >= LARGEST_VALUE + 1:
         raise ValueError(
-            f"{name}: label values must be in [0, {_LARGEST}], got {array.min():g} to {array.max():g}; renumber them"
+            f"{name}: label values must be in [0, {LARGEST_VALUE}], got {low:g} to {high:g}; renumber them"
         )
 
 

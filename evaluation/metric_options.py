@@ -34,7 +34,7 @@ class MetricOptions:
     boundary_width_mm: float = 2.0
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "hd_percentiles", tuple(float(p) for p in self.hd_percentiles))
+        object.__setattr__(self, "hd_percentiles", tuple(dict.fromkeys(float(p) for p in self.hd_percentiles)))
         for percentile in self.hd_percentiles:
             if not 0 < percentile < 100:
                 raise ValueError(
@@ -51,6 +51,7 @@ class MetricOptions:
         unknown = [name for name in self.also if name not in EXTRA_METRICS]
         if unknown:
             raise ValueError(f"also must name some of {', '.join(EXTRA_METRICS)}, got {unknown[0]!r}")
+        object.__setattr__(self, "boundary_width_mm", float(self.boundary_width_mm))
         if not (np.isfinite(self.boundary_width_mm) and self.boundary_width_mm >= 0):
             raise ValueError(f"boundary_width_mm must be a number >= 0, got {self.boundary_width_mm}")
 

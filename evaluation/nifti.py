@@ -10,6 +10,8 @@ from isal import igzip
 from .errors import CaseError
 from .geometry import Geometry, geometry_from_nifti
 
+_PIECE_BYTES = 1 << 20
+
 
 def read_nifti(path: Path) -> tuple[np.ndarray, Geometry]:
     """Read the array and the grid of a NIfTI file.
@@ -39,6 +41,8 @@ def read_nifti(path: Path) -> tuple[np.ndarray, Geometry]:
 
 def _read_header(stream: IO[bytes]) -> Any:
     start = stream.read(4)
+    if len(start) < 4:
+        raise EOFError("the file is empty")
     stream.seek(0)
     kind = nib.Nifti2Header if start in (b"\x1c\x02\x00\x00", b"\x00\x00\x02\x1c") else nib.Nifti1Header
     return kind.from_fileobj(stream)
@@ -56,9 +60,10 @@ def _read_array(stream: IO[bytes], header: Any) -> np.ndarray:
     buffer = memoryview(array.T.reshape(-1).view(np.uint8).data)
     read = 0
     while read < len(buffer):
-        count = stream.readinto(buffer[read:])  # type: ignore[attr-defined]
+        count = stream.readinto(buffer[read : read + _PIECE_BYTES])  # type: ignore[attr-defined]
         if not count:
             raise EOFError(f"the array is cut short, {len(buffer) - read} bytes are missing")
         read += count
-    stream.read(1)  # reaches the end, where the checksum is compared
+    while stream.read(_PIECE_BYTES):
+        pass  # to the end, where the checksum is compared
     return array

@@ -105,12 +105,14 @@ def overlap_counts(counts: LabelCounts, numbers: Sequence[int]) -> OverlapCounts
     inside = list(numbers)
     in_reference = int(counts.in_reference[inside].sum())
     in_prediction = int(counts.in_prediction[inside].sum())
-    if len(inside) == 1:
-        both = int(counts.in_both[inside[0]])
+    if len(inside) <= 1:
+        both = int(counts.in_both[inside].sum())
     elif counts.matrix is not None:
         both = int(counts.matrix[np.ix_(inside, inside)].sum())
     else:
-        raise ValueError(f"regions need at most {MOST_LABELS_IN_MATRIX} label values, got more; score them in parts")
+        raise ValueError(
+            f"regions need at most {MOST_LABELS_IN_MATRIX - 2} label values, got more; score them in parts"
+        )
     return OverlapCounts(
         true_positives=both,
         false_positives=in_prediction - both,

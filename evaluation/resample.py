@@ -29,6 +29,11 @@ def resampled_onto(prediction: LabelImage, reference: LabelImage) -> LabelImage:
     ndim = len(wanted.shape)
     place = np.linalg.inv(own.affines[0]) @ wanted.affines[0]
     label_map = ndimage.affine_transform(
-        prediction.array, place[:ndim, :ndim], place[:ndim, ndim], output_shape=wanted.shape, order=0, prefilter=False
+        prediction.array,
+        place[:ndim, :ndim],
+        place[:ndim, ndim],
+        output_shape=wanted.shape,
+        order=0,
+        mode="grid-constant",  # the image ends at the outer faces of its voxels, not at their centres
     )
     return LabelImage(label_map, wanted, prediction.path)

@@ -1,18 +1,19 @@
 """Score one prediction against one reference, both label maps in memory."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 
 from .engine.bit_masks import fill_mask, mask_shape, remove_bits, unpacked
+from .engine.compiled import one_process_at_a_time
 from .engine.flat_maps import FlatMap, axes_by_stride
 from .engine.label_counts import EMPTY_BOX, Box, LabelCounts, count_labels
 from .engine.label_index import LabelIndex, distinct_values
 from .engine.scratch import Scratch
 from .extra_metrics import EXTRA_METRICS
-from .label_map import as_label_map
+from .label_map import LARGEST_VALUE, as_label_map, foreground_values
 from .label_score import LabelKey, LabelScore, Scores
 from .metric_options import DEFAULT_TOLERANCE_MM, MetricOptions, checked_tolerance, hd_name, nsd_name
 from .overlap import OverlapCounts, overlap_counts
@@ -60,8 +61,10 @@ def score(
     reference = as_label_map(reference, "reference")
     prediction = as_label_map(prediction, "prediction")
     spacing = _checked_spacing(reference, prediction, spacing_mm)
-    regions = None if labels is None else {label: _region(label) for label in labels}
-    pair = _Pair.of(reference, prediction, spacing, regions, ignore_label)
+    if labels is not None and (isinstance(labels, str) or not isinstance(labels, Iterable)):
+        raise ValueError(f"labels must be a list of labels, got {labels!r}; put it in brackets")
+    regions = None if labels is None else {_hashable(label): _region(label) for label in labels}
+    pair = _Pair.of(reference, prediction, spacing, regions, _checked_ignored(ignore_label))
     if regions is None:
         found = [value for value in pair.occurring() if value not in (0, ignore_label)]
         regions = {value: (value,) for value in (found if set(found) - {1} else [1])}
@@ -76,6 +79,7 @@ class _Pair:
     Attributes:
         reference: Label map.
         prediction: Label map of the same shape.
+        axes: Which of the caller's axes each of the maps' is.
         spacing_mm: Voxel size in the order of the maps' axes; two numbers for 2D.
         index: Numbers of the labels.
         counts: What `count_labels` found.
@@ -85,6 +89,7 @@ class _Pair:
 
     reference: FlatMap
     prediction: FlatMap
+    axes: tuple[int, ...]
     spacing_mm: tuple[float, ...]
     index: LabelIndex
     counts: LabelCounts
@@ -100,7 +105,7 @@ class _Pair:
         regions: Mapping[LabelKey, tuple[int, ...]] | None,
         ignored_value: int | None,
     ) -> "_Pair":
-        axes = axes_by_stride(reference)  # no metric depends on the order of the axes, the time does
+        axes = axes_by_stride(reference)  # counts and distances don't depend on the order of the axes, the time does
         spacing = tuple(spacing_mm[axis] for axis in axes)
         first, second = (FlatMap.of(label_map.transpose(axes)) for label_map in (reference, prediction))
         if regions is not None:
@@ -110,7 +115,8 @@ class _Pair:
         else:
             wanted = {value for label_map in (first, second) for value in distinct_values(label_map)} | {0}
         index = LabelIndex(tuple(sorted(wanted)))
-        return cls(first, second, spacing, index, count_labels(first, second, index, ignored_value), ignored_value)
+        counts = count_labels(first, second, index, ignored_value)
+        return cls(first, second, tuple(axes), spacing, index, counts, ignored_value)
 
     def occurring(self) -> tuple[int, ...]:
         """Return the label values that occur in either map, ascending."""
@@ -151,11 +157,13 @@ class _Pair:
     def _extra_metrics(self, masks: Sequence[np.ndarray], options: MetricOptions) -> dict[str, float]:
         if not options.also:
             return {}
-        reference, prediction = (unpacked(mask, len(self.spacing_mm) == 2) for mask in masks)
+        caller = np.argsort(self.axes)  # a skeleton depends on the order of the axes
+        reference, prediction = (unpacked(mask, len(self.axes) == 2).transpose(caller) for mask in masks)
+        spacing_mm = tuple(self.spacing_mm[axis] for axis in caller)
         metrics: dict[str, float] = {}
         for group in options.also:
             extra = EXTRA_METRICS[group]
-            values = extra.values(reference, prediction, self.spacing_mm, options.boundary_width_mm)
+            values = extra.values(reference, prediction, spacing_mm, options.boundary_width_mm)
             metrics |= dict(zip(extra.names(options.boundary_width_mm), values, strict=True))
         return metrics
 
@@ -170,7 +178,7 @@ class _Pair:
         for mask, label_map, own in zip(masks, (self.reference, self.prediction), filled, strict=True):
             fill_mask(mask, label_map, box, self.index, numbers, own or EMPTY_BOX)
         if self.ignored_value is not None:
-            ignored_index = LabelIndex(tuple({0, self.ignored_value}))
+            ignored_index = LabelIndex(tuple(sorted({0, self.ignored_value})))
             ignored = self.scratch.array("ignored", shape)
             fill_mask(ignored, self.reference, box, ignored_index, ignored_index.numbers([self.ignored_value]))
             for mask in masks:
@@ -179,10 +187,20 @@ class _Pair:
 
 
 def warm_up() -> None:
-    """Compile what scoring 8-bit label maps needs, or load it from Numba's cache on disk."""
+    """Compile everything that scoring needs, or load it from disk; one process at a time does."""
     reference, prediction = np.zeros((2, 40, 40, 8), np.uint8)
     reference[0, 0, 0] = prediction[-1, -1, -1] = 1
-    score(reference, prediction, (1, 1, 1))
+    with one_process_at_a_time():
+        for kind in (np.uint8, np.int32):
+            maps = [label_map.astype(kind) for label_map in (reference, prediction)]
+            foreground_values(*maps)
+            score(
+                maps[0],
+                maps[1],
+                (1, 1, 1),
+                ignore_label=2,
+                options=MetricOptions(boundary="dual", nsd_boundary="voxel"),
+            )
 
 
 def absent_score(tolerances_mm: Sequence[float], options: MetricOptions) -> LabelScore:
@@ -205,10 +223,25 @@ def _tolerances(label: LabelKey, wanted: float | Sequence[float] | Mapping) -> t
 
 
 def _region(label: LabelKey) -> tuple[int, ...]:
-    values = label if isinstance(label, tuple) else (label,)
-    if not values or len(set(values)) < len(values) or any(value != int(value) or value < 0 for value in values):
-        raise ValueError(f"a label must be an integer >= 0 or a tuple of different ones, got {label!r}")
-    return tuple(int(value) for value in values)
+    values = label if isinstance(label, tuple | list) else (label,)
+    try:
+        numbers = tuple(int(value) for value in values)
+        sound = bool(numbers) and len(set(numbers)) == len(numbers) and list(numbers) == list(values)
+    except (TypeError, ValueError):
+        sound = False
+    if not sound or min(numbers) < 0 or max(numbers) > LARGEST_VALUE:
+        raise ValueError(f"a label must be an integer >= 0 and < 2**31 or a tuple of different ones, got {label!r}")
+    return numbers
+
+
+def _hashable(label: LabelKey) -> LabelKey:
+    return tuple(label) if isinstance(label, list) else label
+
+
+def _checked_ignored(ignore_label: int | None) -> int | None:
+    if ignore_label is not None and not 0 <= ignore_label <= LARGEST_VALUE:
+        raise ValueError(f"ignore_label must be an integer >= 0 and < 2**31, got {ignore_label!r}; leave it out")
+    return ignore_label
 
 
 def _checked_spacing(reference: np.ndarray, prediction: np.ndarray, spacing_mm: Sequence[float]) -> tuple[float, ...]:

@@ -199,6 +199,7 @@ class _RecutAttention(torch.autograd.Function):
 
     @staticmethod
     @torch.autograd.function.once_differentiable
+    @torch.autocast("cpu", enabled=False)  # the backward pass may be called inside one that the forward wasn't in
     def backward(ctx, grad: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
         needs = ctx.needs_input_grad[2:]
         inputs = [

@@ -11,6 +11,7 @@ import numpy as np
 from numba import njit
 
 from .bit_ops import ALL, ONE, set_bits
+from .compiled import compiled
 from .flat_maps import FlatMap
 from .label_counts import Box
 from .label_index import LabelIndex, number_of
@@ -56,7 +57,7 @@ def fill_mask(
     return mask
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _fill(piece, height, width, lines, columns, offsets, table, large, other, member, mask):  # type: ignore[no-untyped-def]
     """Set the bits of the labels in some lines and columns; `offsets` lead from places in the piece to the mask's."""
     for plane in range(piece.size // (height * width)):
@@ -102,7 +103,7 @@ def unpacked(mask: np.ndarray, flat: bool) -> np.ndarray:
     return np.unpackbits(row_bytes, axis=-1, bitorder="little")[..., 1:].astype(bool)
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def count_bits(mask):  # type: ignore[no-untyped-def]
     """Return how many bits of a mask are set."""
     total = 0
@@ -111,7 +112,7 @@ def count_bits(mask):  # type: ignore[no-untyped-def]
     return total
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def remove_bits(mask, other):  # type: ignore[no-untyped-def]
     """Clear the bits of a mask that are set in another of the same shape."""
     words, others = mask.reshape(-1), other.reshape(-1)

@@ -13,6 +13,7 @@ import numpy as np
 from numba import njit
 
 from .bit_ops import ONE, leading_zeros, set_bits, trailing_zeros
+from .compiled import compiled
 from .far_points import occupied_blocks, resolve_far
 
 MOST_ROWS = 512
@@ -41,9 +42,9 @@ def distances_to(
         return distances
     spacing = tuple(float(size) for size in spacing_mm)
     steps, rows_mm2, reach_mm2 = _row_order(spacing, own.shape[0], own.shape[1])
-    limited = limit_mm**2 <= reach_mm2 and limit_mm < math.inf
+    limited = limit_mm < math.inf and limit_mm * limit_mm <= reach_mm2
     if limited:
-        reach_mm2 = limit_mm**2
+        reach_mm2 = limit_mm * limit_mm
     # a search that ends at the limit is short; else it is tried on a few points first
     sample = distances.size if limited else _SAMPLE_POINTS
     n_far = _search_near(own, other, _row_extents(other), steps, rows_mm2, reach_mm2, spacing[2], distances, sample)
@@ -60,9 +61,9 @@ def distances_to(
 def _row_order(spacing_mm: tuple[float, ...], planes: int, lines: int) -> tuple[np.ndarray, np.ndarray, float]:
     """Return the steps to the rows around a point, nearest first, their squared distances, and how far they reach."""
     disc_mm = math.sqrt(MOST_ROWS * spacing_mm[0] * spacing_mm[1] / math.pi)
-    if planes == 1:
-        disc_mm = math.inf
     reach = [int(min(count - 1, disc_mm // size)) for count, size in zip((planes, lines), spacing_mm[:2], strict=True)]
+    if planes == 1:
+        reach = [0, lines - 1]
     down, across = (np.arange(-n, n + 1) for n in reach)
     squared = (down[:, None] * spacing_mm[0]) ** 2 + (across[None, :] * spacing_mm[1]) ** 2
     order = np.argsort(squared, axis=None, kind="stable")
@@ -72,7 +73,7 @@ def _row_order(spacing_mm: tuple[float, ...], planes: int, lines: int) -> tuple[
     return steps.astype(np.int64), squared.ravel()[order], math.inf if complete else disc_mm**2
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _count_apart(own, other):  # type: ignore[no-untyped-def]
     mine, others = own.reshape(-1), other.reshape(-1)
     total = 0
@@ -81,7 +82,7 @@ def _count_apart(own, other):  # type: ignore[no-untyped-def]
     return total
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _row_extents(mask):  # type: ignore[no-untyped-def]
     """Return the first and the last set bit of each row, shape (planes, lines, 2); -1 if there is none."""
     extents = np.full((mask.shape[0], mask.shape[1], 2), -1, dtype=np.int32)
@@ -122,7 +123,7 @@ def _nearest_in_row(row, first, last, column):  # type: ignore[no-untyped-def]
     return min(right, column - (64 * behind + 63 - np.int64(leading_zeros(row[behind]))))
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _search_near(  # type: ignore[no-untyped-def]
     own, other, extents, steps, rows_mm2, reach_mm2, column_mm, distances, sample_points
 ):

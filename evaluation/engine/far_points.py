@@ -11,6 +11,7 @@ import numpy as np
 from numba import njit
 
 from .bit_ops import ONE, leading_zeros, set_bits, trailing_zeros
+from .compiled import compiled
 
 _SIDE = 8
 """Planes and lines of a block."""
@@ -19,7 +20,7 @@ _WINDOWS = 4
 """Parts of a block's columns whose points are taken together."""
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def occupied_blocks(mask, spacing_mm):  # type: ignore[no-untyped-def]
     """Return the boxes of the blocks of a mask in which a bit is set.
 
@@ -68,7 +69,7 @@ def _gap(low, high, place):  # type: ignore[no-untyped-def]
     return max(0.0, low - place, place - high)
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _ways_to_boxes(boxes_mm, z_mm, y_mm, x_mm, ways_mm2):  # type: ignore[no-untyped-def]
     """Write the squared distance of a place to each box."""
     for block in range(ways_mm2.size):
@@ -95,7 +96,7 @@ def _columns_away(bits, bit):  # type: ignore[no-untyped-def]
     return away
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _search_block(mask, place, columns_mm2, spacing_mm, z, y, x, best_mm2):  # type: ignore[no-untyped-def]
     """Return the squared distance to the nearest point in a block if it is smaller than the best so far.
 
@@ -127,7 +128,7 @@ def _search_block(mask, place, columns_mm2, spacing_mm, z, y, x, best_mm2):  # t
     return best_mm2
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def resolve_far(own, other, places, boxes_mm, spacing_mm, distances):  # type: ignore[no-untyped-def]
     """Replace the distances that are negative by exact ones.
 
@@ -187,7 +188,7 @@ def _far_points_of_block(own, other, plane, line, word, starts, distances, numbe
     return n_points
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _resolve_together(  # type: ignore[no-untyped-def]
     other, places, boxes_mm, spacing_mm, points, guess, near, ways_mm2, distances
 ):

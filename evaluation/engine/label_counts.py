@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 from numba import njit
 
+from .compiled import compiled
 from .flat_maps import FlatMap, slabs_of_both
 from .label_index import LabelIndex, number_of
 from .runs import pair_run_end
@@ -15,6 +16,8 @@ Box = tuple[tuple[int, int], tuple[int, int], tuple[int, int]]
 EMPTY_BOX: Box = ((0, 0), (0, 0), (0, 0))
 
 MOST_LABELS_IN_MATRIX = 2048
+_NOTHING = 1 << 40
+"""More than any label value."""
 
 
 @dataclass(frozen=True)
@@ -93,7 +96,7 @@ def count_labels(
     boxes = np.zeros((2, size, 3, 2), dtype=np.int64)
     boxes[..., 0] = np.iinfo(np.int64).max
     shape = np.array(reference.array.shape)
-    ignored = np.uint64(np.iinfo(np.uint64).max if ignored_value is None else ignored_value)
+    ignored = np.uint64(_NOTHING if ignored_value is None else ignored_value)
     for first, reference_piece, prediction_piece in slabs_of_both(reference, prediction):
         _count(
             reference_piece, prediction_piece, shape, first, index.table, index.large, index.other, ignored,
@@ -108,7 +111,7 @@ def count_labels(
     )
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _count(  # type: ignore[no-untyped-def]
     reference, prediction, shape, first_plane, table, large, other, ignored, matrix, margins, boxes
 ):
@@ -119,7 +122,8 @@ def _count(  # type: ignore[no-untyped-def]
         value, predicted = reference[position], prediction[position]
         if value == 0 and predicted == 0:
             end = pair_run_end(reference, prediction, position, reference.size)
-            _add(matrix, margins, 0, 0, end - position)
+            if ignored != 0:
+                _add(matrix, margins, 0, 0, end - position)
             position = end
             continue
         if position >= row_stop:

@@ -7,6 +7,7 @@ from functools import cached_property
 import numpy as np
 from numba import njit
 
+from .compiled import compiled
 from .flat_maps import FlatMap
 from .runs import run_end
 
@@ -86,16 +87,16 @@ def distinct_values(label_map: FlatMap) -> tuple[int, ...]:
     """
     seen = np.zeros(TABLE_SIZE, dtype=bool)
     large: set[int] = set()
+    buffer = np.empty(4096, dtype=np.uint64)
     for _, piece in label_map.slabs():
         position = 0
-        buffer = np.empty(4096 if label_map.array.itemsize > 2 else 0, dtype=np.uint64)
         while position < piece.size:
             position, n_large = _note_values(piece, position, seen, buffer)
             large.update(buffer[:n_large].tolist())
     return (*np.flatnonzero(seen).tolist(), *sorted(large))
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _note_values(piece, position, seen, buffer):  # type: ignore[no-untyped-def]
     """Mark the values of a piece as seen until the buffer of large ones is full; return where it stopped."""
     n_large = 0

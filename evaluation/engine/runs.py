@@ -1,6 +1,6 @@
 """Runs: stretches of a row in which a label map, or a pair of them, doesn't change.
 
-Maps are C-contiguous arrays of one axis, of an unsigned type of 1, 2, 4 or 8 bytes. Words of 8 bytes are compared
+Maps are C-contiguous arrays of one axis, of uint8 or uint32. Words of 8 bytes are compared
 where they can be, so that the uniform parts of a map cost an eighth of a step a byte.
 """
 
@@ -10,20 +10,12 @@ from numba import njit
 from .bit_ops import load_word
 
 _BYTES = np.uint64(0x0101010101010101)
-_PAIRS = np.uint64(0x0001000100010001)
 _FOURS = np.uint64(0x0000000100000001)
 
 
 @njit(inline="always")
 def _repeated(value, itemsize):  # type: ignore[no-untyped-def]
-    word = np.uint64(value)
-    if itemsize == 1:
-        return word * _BYTES
-    if itemsize == 2:
-        return word * _PAIRS
-    if itemsize == 4:
-        return word * _FOURS
-    return word
+    return np.uint64(value) * (_BYTES if itemsize == 1 else _FOURS)
 
 
 @njit(inline="always")
@@ -60,34 +52,33 @@ def pair_run_end(reference, prediction, start, stop):  # type: ignore[no-untyped
 
     Args:
         reference: Unsigned integers, shape (n,).
-        prediction: Unsigned integers of the same shape.
+        prediction: Unsigned integers of the same type and shape.
         start: First item of the run.
         stop: Where it ends at the latest, > start.
     """
     value, other = reference[start], prediction[start]
     position = start + 1
-    if reference.itemsize == prediction.itemsize:
-        items = 8 // reference.itemsize
-        word = _repeated(value, reference.itemsize)
-        other_word = _repeated(other, reference.itemsize)
-        while position + 4 * items <= stop:
-            differences = load_word(reference, position) ^ word
-            differences |= load_word(prediction, position) ^ other_word
-            differences |= load_word(reference, position + items) ^ word
-            differences |= load_word(prediction, position + items) ^ other_word
-            differences |= load_word(reference, position + 2 * items) ^ word
-            differences |= load_word(prediction, position + 2 * items) ^ other_word
-            differences |= load_word(reference, position + 3 * items) ^ word
-            differences |= load_word(prediction, position + 3 * items) ^ other_word
-            if differences != 0:
-                break
-            position += 4 * items
-        while position + items <= stop:
-            differences = load_word(reference, position) ^ word
-            differences |= load_word(prediction, position) ^ other_word
-            if differences != 0:
-                break
-            position += items
+    items = 8 // reference.itemsize
+    word = _repeated(value, reference.itemsize)
+    other_word = _repeated(other, reference.itemsize)
+    while position + 4 * items <= stop:
+        differences = load_word(reference, position) ^ word
+        differences |= load_word(prediction, position) ^ other_word
+        differences |= load_word(reference, position + items) ^ word
+        differences |= load_word(prediction, position + items) ^ other_word
+        differences |= load_word(reference, position + 2 * items) ^ word
+        differences |= load_word(prediction, position + 2 * items) ^ other_word
+        differences |= load_word(reference, position + 3 * items) ^ word
+        differences |= load_word(prediction, position + 3 * items) ^ other_word
+        if differences != 0:
+            break
+        position += 4 * items
+    while position + items <= stop:
+        differences = load_word(reference, position) ^ word
+        differences |= load_word(prediction, position) ^ other_word
+        if differences != 0:
+            break
+        position += items
     while position < stop and reference[position] == value and prediction[position] == other:
         position += 1
     return position

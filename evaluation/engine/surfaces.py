@@ -8,11 +8,12 @@ import numpy as np
 from numba import njit
 
 from .bit_ops import ONE, trailing_zeros
+from .compiled import compiled
 
 _TOP = np.uint64(63)
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def border(mask, flat, result):  # type: ignore[no-untyped-def]
     """Find the voxels of a mask that have a face neighbour outside it.
 
@@ -50,7 +51,7 @@ def _shifted(row, word):  # type: ignore[no-untyped-def]
     return row[word] >> ONE | after
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _filled_rows(mask):  # type: ignore[no-untyped-def]
     filled = np.zeros(mask.shape[:2], dtype=np.bool_)
     for plane in range(mask.shape[0]):
@@ -62,7 +63,7 @@ def _filled_rows(mask):  # type: ignore[no-untyped-def]
     return filled
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def nodes(mask, flat, result):  # type: ignore[no-untyped-def]
     """Find the nodes around which a mask holds some voxels and lacks others.
 
@@ -121,7 +122,7 @@ def node_code(corners, bit):  # type: ignore[no-untyped-def]
     return code
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def node_sizes(mask, own, other, flat, sizes, apart_sizes):  # type: ignore[no-untyped-def]
     """Write the sizes of the nodes of one surface that the other doesn't share; return the sum of the others'.
 

@@ -23,6 +23,8 @@ def test_metrics_stand_behind_the_others_in_the_order_asked_for(cube):
 def test_scores_of_the_box_equal_scores_of_the_whole_image(blobs):
     reference, prediction = blobs(3, (20, 22, 70))
     scored = score(reference, prediction, (2, 1, 1), options=EVERYTHING)[1]
+    turned = [np.asfortranarray(mask) for mask in (reference, prediction)]
+    assert score(*turned, (2, 1, 1), options=EVERYTHING)[1].metrics() == pytest.approx(scored.metrics())
     assert scored.boundary_iou_2mm == boundary_iou(reference, prediction, (2, 1, 1), 2.0)
     assert scored.cldice == pytest.approx(centerline_dice(reference, prediction))
     assert scored.pq == score_lesions(reference, prediction).panoptic_quality

@@ -149,6 +149,37 @@ def test_ignored_voxels_are_left_out():
     assert scored[0].counts.reference_voxels == 2
 
 
+def test_label_0_can_be_ignored():
+    reference, prediction = np.array([[0, 1, 1, 3], [0, 1, 2, 3]]), np.array([[0, 1, 1, 5], [0, 1, 1, 3]])
+    scored = score(reference, prediction, (1, 1), labels=[1], ignore_label=0)[1]
+    assert (scored.counts.true_positives, scored.counts.false_positives, scored.counts.true_negatives) == (3, 1, 2)
+
+
+def test_labels_as_lists_are_regions():
+    label_map = np.array([[1, 2, 0, 3]])
+    assert score(label_map, label_map, (1, 1), labels=[[1, 2]])[1, 2].dice == 1
+
+
+def test_huge_tolerance_accepts_everything(cube):
+    assert score(cube(6), cube(6, shift=3), (1, 1, 1), nsd_tolerance_mm=1e200)[1].nsd(1e200) == 1
+
+
+def test_repeated_percentiles_are_one_metric():
+    assert MetricOptions(hd_percentiles=(95, 95.0, 99)).hd_percentiles == (95, 99)
+
+
+@pytest.mark.parametrize("ignored", [-1, 2**31, 2**64])
+def test_impossible_ignore_label_is_refused(ignored):
+    with pytest.raises(ValueError, match="ignore_label must be an integer >= 0 and < 2"):
+        score(np.zeros((2, 2)), np.zeros((2, 2)), (1, 1), ignore_label=ignored)
+
+
+@pytest.mark.parametrize("labels", [1, "liver"])
+def test_labels_that_are_no_list_are_refused(labels):
+    with pytest.raises(ValueError, match="labels must be a list of labels, got"):
+        score(np.zeros((2, 2)), np.zeros((2, 2)), (1, 1), labels=labels)
+
+
 @pytest.mark.parametrize(
     ("reference", "prediction", "spacing", "message"),
     [
@@ -162,6 +193,8 @@ def test_ignored_voxels_are_left_out():
         (np.zeros((2, 3), int), np.full((2, 3), -1), (1, 1), "prediction: label values must be in"),
         (np.zeros((2, 0)), np.zeros((2, 0)), (1, 1), "at least one voxel"),
         (np.array([["a"]]), np.zeros((1, 1)), (1, 1), "reference: labels must be integers"),
+        (np.array(1.0), np.array(1.0), (), r"got shape \(\)"),
+        (np.full((1, 2), 2**31, np.float32), np.zeros((1, 2)), (1, 1), "reference: label values must be in"),
     ],
 )
 def test_bad_input_is_refused_with_what_is_needed(reference, prediction, spacing, message):
@@ -169,7 +202,7 @@ def test_bad_input_is_refused_with_what_is_needed(reference, prediction, spacing
         score(reference, prediction, spacing)
 
 
-@pytest.mark.parametrize("labels", [[-1], [()], [(1, 1)], [1.5]])
+@pytest.mark.parametrize("labels", [[-1], [()], [(1, 1)], [1.5], ["liver"], [2**31], [2**64]])
 def test_bad_labels_are_refused(labels):
     with pytest.raises(ValueError, match="a label must be an integer >= 0"):
         score(np.zeros((2, 2)), np.zeros((2, 2)), (1, 1), labels=labels)

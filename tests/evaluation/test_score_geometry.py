@@ -129,6 +129,36 @@ def test_resampling_a_shifted_grid_moves_the_labels_back(workspace):
     assert workspace.run("--resample").value("dice") == 1
 
 
+def oblique(degrees, spacing):
+    """Return an affine (i, j, k) to RAS, turned about two axes."""
+    turn = np.eye(4)
+    a, b = np.radians(degrees), np.radians(degrees / 2)
+    about_z = [[np.cos(a), -np.sin(a), 0], [np.sin(a), np.cos(a), 0], [0, 0, 1]]
+    about_x = [[1, 0, 0], [0, np.cos(b), -np.sin(b)], [0, np.sin(b), np.cos(b)]]
+    turn[:3, :3] = np.array(about_z) @ np.array(about_x) @ np.diag(spacing)
+    turn[:3, 3] = 11.3, -7.7, 5.1
+    return turn
+
+
+@pytest.mark.parametrize("degrees", [7, 23, 41])
+def test_crop_of_an_oblique_volume_is_resampled_without_loss(workspace, degrees):
+    whole = np.random.default_rng(degrees).integers(0, 3, (14, 12, 10)).astype(np.uint8)  # (x, y, z)
+    affine = oblique(degrees, (0.7, 0.9, 2.1))
+    crop = affine.copy()
+    crop[:3, 3] = (affine @ (3, 2, 1, 1))[:3]
+    nib.save(nib.Nifti1Image(whole, affine), workspace.predictions / "case.nii.gz")
+    nib.save(nib.Nifti1Image(whole[3:11, 2:9, 1:8].copy(), crop), workspace.references / "case.nii.gz")
+    run = workspace.run("--resample")
+    assert [run.value("dice", label=label) for label in "12"] == [1, 1]
+
+
+def test_resampling_reaches_to_the_faces_of_the_outer_voxels(workspace):
+    coarse, fine = np.ones((5, 5, 5), np.uint8), np.ones((10, 10, 10), np.uint8)
+    workspace.nifti(workspace.predictions / "case.nii.gz", coarse, spacing=(2, 2, 2), origin=(0.5, 0.5, 0.5))
+    workspace.nifti(workspace.references / "case.nii.gz", fine, spacing=(1, 1, 1))
+    assert workspace.run("--resample").value("dice") == 1
+
+
 def test_resampling_needs_files_that_say_where_they_lie(workspace):
     sitk = pytest.importorskip("SimpleITK")
     for folder, side in ((workspace.references, 6), (workspace.predictions, 8)):

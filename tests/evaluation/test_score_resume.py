@@ -96,3 +96,36 @@ def test_finished_cases_are_kept_for_the_next_run_if_one_failed(three, scored_ca
     assert three.run().code == 0
     assert scored_cases.names == ["case_1"]
     assert not (three.scores / ".cases").exists()
+
+
+def test_log_that_cannot_be_written_costs_no_scores(three, monkeypatch):
+    three.scores.mkdir()
+    (three.scores / ".cases").write_text("a file where the folder should be")
+    run = three.run()
+    assert run.code == 0 and len(run.rows) > 0
+    assert run.err.count("can't be written") == 1
+    assert (three.scores / ".cases").read_text() == "a file where the folder should be"
+
+
+def test_files_of_others_in_the_log_folder_are_left(three):
+    folder = three.scores / ".cases"
+    folder.mkdir(parents=True)
+    (folder / "mine.txt").write_text("keep")
+    (folder / "broken.jsonl").write_bytes(b"\xff\xfe{")
+    assert three.run().code == 0
+    assert [path.name for path in folder.iterdir()] == ["mine.txt"]
+
+
+def test_changed_geometry_beside_probabilities_means_scoring_again(workspace, scored_cases):
+    for case in ("a", "b"):
+        workspace.nifti(workspace.references / f"{case}.nii.gz", np.ones((4, 5, 6), np.uint8))
+        probabilities = np.stack([np.zeros((4, 5, 6), np.float32), np.ones((4, 5, 6), np.float32)])
+        workspace.npz(workspace.predictions, case, probabilities=probabilities)
+    scored_cases.killed_at = "b"
+    assert workspace.run().code == 130
+    workspace.npz(workspace.predictions, "c", spacing=(9, 9, 9), probabilities=probabilities)
+    (workspace.predictions / "c.pkl").replace(workspace.predictions / "a.pkl")
+    (workspace.predictions / "c.npz").unlink()
+    scored_cases.killed_at = None
+    run = workspace.run()
+    assert run.code == 1 and "geometries must be the same" in run.err

@@ -100,3 +100,14 @@ def test_large_scores_do_not_overflow(way):
     x = 300 * torch.randn(1, 4, 4, 48)
     with torch.no_grad():
         torch.testing.assert_close(ours(x), stock(x), rtol=1e-3, atol=1e-2)
+
+
+def test_backward_may_be_called_within_autocast():
+    _, ours = twins((4, 4))
+    x = torch.randn(1, 4, 4, 48, requires_grad=True)
+    ours(x).sum().backward()
+    expected, x.grad = x.grad, None
+    result = ours(x).sum()
+    with torch.autocast("cpu", torch.bfloat16):
+        result.backward()
+    torch.testing.assert_close(x.grad, expected, rtol=0.1, atol=0.05)  # the layers around it do round
