@@ -62,6 +62,8 @@ _POLICY = {
         "n_missed and n_spurious are sums over labels"
     ),
 }
+_LESS_IS_BETTER = ("voe", "lesion_fp", "lesion_fn")
+_NEITHER = ("rvd", "reference_ml", "prediction_ml", "lesion_tp")
 _SLICES = {
     "image": "one slice; slices are cut along array axis `axis` of (z, y, x)",
     "pooled_over_slices": "each slice of each case is one value; slices without the label in either mask are n_na",
@@ -79,6 +81,20 @@ def is_distance(metric: str) -> bool:
         True for distances.
     """
     return metric.endswith("_mm")
+
+
+def direction(metric: str) -> int:
+    """Return whether more of a metric is better.
+
+    Args:
+        metric: Name of the metric.
+
+    Returns:
+        1 if more is better, -1 if less is, 0 if neither is.
+    """
+    if metric in _NEITHER:
+        return 0
+    return -1 if is_distance(metric) or metric in _LESS_IS_BETTER else 1
 
 
 def describe(metrics: Iterable[str], options: MetricOptions, *, slices: bool) -> dict[str, str]:

@@ -78,7 +78,7 @@ def write_results(
     """
     metrics_path, summary_path = folder / METRICS_FILE, folder / SUMMARY_FILE
     try:
-        with _renamed_when_complete(metrics_path, summary_path) as (metrics_part, summary_part):
+        with renamed_when_complete(metrics_path, summary_path) as (metrics_part, summary_part):
             _write_metrics(metrics_part, cases, metrics, by_slice)
             text = json.dumps(summary, indent=2, ensure_ascii=False, allow_nan=False)
             summary_part.write_text(text + "\n", encoding="utf-8")
@@ -88,7 +88,15 @@ def write_results(
 
 
 @contextmanager
-def _renamed_when_complete(*paths: Path) -> Iterator[list[Path]]:
+def renamed_when_complete(*paths: Path) -> Iterator[list[Path]]:
+    """Give temporary names to write to, and rename the files when the block ends without an error.
+
+    Args:
+        paths: Files to write.
+
+    Yields:
+        A temporary path for each.
+    """
     parts = [_temporary(path) for path in paths]
     try:
         yield parts

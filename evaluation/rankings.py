@@ -4,8 +4,9 @@ Three ways, as challenges use them: `aggregate_then_rank` orders the means; `ran
 within cases; `test_then_rank` orders by the number of methods that are significantly worse.
 """
 
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
+from itertools import combinations, permutations
 
 import numpy as np
 from scipy import stats
@@ -13,8 +14,13 @@ from scipy import stats
 from .paired_tests import cluster_sums, holm, signed_rank_p
 
 SIGNIFICANCE = 0.05
-_RANK_BY_TEST_RESAMPLES = 100
+RANKINGS = ("aggregate_then_rank", "rank_then_aggregate", "test_then_rank")
+
+_TESTED_RESAMPLES = 100
 """Bootstrap samples of rankings by tests, which take a thousand times as long as the others."""
+
+_DIGITS = 12
+"""Means that agree in so many digits after the point tie."""
 
 
 @dataclass(frozen=True)
@@ -32,46 +38,16 @@ class Ranking:
     tau: float
 
 
-def aggregate_then_rank(goodness: np.ndarray, clusters: Sequence[Hashable]) -> np.ndarray:
-    """Rank methods by the mean of their values.
-
-    Args:
-        goodness: Values, larger is better, shape (n, m): cases by methods.
-        clusters: Patient of each case; not used.
-
-    Returns:
-        Ranks, shape (m,).
-    """
-    del clusters
-    return stats.rankdata(-goodness.mean(axis=0))
+def _ranks_of_means(points: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """Return the ranks of the weighted means of points (cases, methods), for weights (samples, cases)."""
+    means = weights @ points / weights.sum(axis=1, keepdims=True)
+    return stats.rankdata(-means.round(_DIGITS), axis=1)
 
 
-def rank_then_aggregate(goodness: np.ndarray, clusters: Sequence[Hashable]) -> np.ndarray:
-    """Rank methods by the mean of their ranks within cases.
-
-    Args:
-        goodness: Values, larger is better, shape (n, m): cases by methods.
-        clusters: Patient of each case; not used.
-
-    Returns:
-        Ranks, shape (m,).
-    """
-    del clusters
-    return stats.rankdata(stats.rankdata(-goodness, axis=1).mean(axis=0))
-
-
-def test_then_rank(goodness: np.ndarray, clusters: Sequence[Hashable]) -> np.ndarray:
-    """Rank methods by how many others are significantly worse: one-sided Wilcoxon tests, Holm over all pairs.
-
-    Args:
-        goodness: Values, larger is better, shape (n, m): cases by methods.
-        clusters: Patient of each case; a test sees each patient's mean difference.
-
-    Returns:
-        Ranks, shape (m,).
-    """
+def _ranks_by_tests(goodness: np.ndarray, clusters: Sequence[Hashable]) -> np.ndarray:
+    """Return the ranks by how many methods are significantly worse: one-sided Wilcoxon tests, Holm over all pairs."""
     n_methods = goodness.shape[1]
-    pairs = [(i, j) for i in range(n_methods) for j in range(n_methods) if i != j]
+    pairs = list(permutations(range(n_methods), 2))
     p = []
     for better, worse in pairs:
         sums, sizes = cluster_sums(goodness[:, better] - goodness[:, worse], clusters)
@@ -82,22 +58,13 @@ def test_then_rank(goodness: np.ndarray, clusters: Sequence[Hashable]) -> np.nda
     return stats.rankdata(-wins)
 
 
-test_then_rank.__test__ = False  # type: ignore[attr-defined]  # its name makes pytest think otherwise
-
-RANKINGS: dict[str, Callable[[np.ndarray, Sequence[Hashable]], np.ndarray]] = {
-    "aggregate_then_rank": aggregate_then_rank,
-    "rank_then_aggregate": rank_then_aggregate,
-    "test_then_rank": test_then_rank,
-}
-
-
 def rank_methods(way: str, goodness: np.ndarray, clusters: Sequence[Hashable], *, resamples: int, seed: int) -> Ranking:
     """Rank methods, and again for bootstrap samples of the patients.
 
     Args:
         way: One of `RANKINGS`.
         goodness: Values, larger is better, shape (n, m): cases by methods, finite.
-        clusters: Patient of each case; cases of one patient are drawn together.
+        clusters: Patient of each case; cases of one patient are drawn together, and a test sees their mean difference.
         resamples: Bootstrap samples; rankings by tests take 100 at most.
         seed: Seed of the bootstrap.
 
@@ -107,21 +74,32 @@ def rank_methods(way: str, goodness: np.ndarray, clusters: Sequence[Hashable], *
     Source:
         Wiesenfarth et al. 2021, Scientific Reports 11:2369 (challengeR).
     """
-    rank = RANKINGS[way]
-    ranks = rank(goodness, clusters)
-    rng = np.random.default_rng(seed)
-    names, number = np.unique(np.asarray(clusters), return_inverse=True)
-    members = [np.flatnonzero(number == cluster) for cluster in range(len(names))]
-    n_methods = goodness.shape[1]
-    shares, taus = np.zeros((n_methods, n_methods)), []
-    count = min(resamples, _RANK_BY_TEST_RESAMPLES) if way == "test_then_rank" else resamples
-    for _ in range(count):
-        drawn = rng.integers(0, len(members), len(members))
-        cases = np.concatenate([members[cluster] for cluster in drawn])
-        # a patient that is drawn twice is two patients
-        labels = np.repeat(np.arange(len(drawn)), [len(members[cluster]) for cluster in drawn])
-        again = rank(goodness[cases], labels.tolist())
-        shares[np.arange(n_methods), again.astype(int) - 1] += 1 / count
-        taus.append(stats.kendalltau(ranks, again).statistic)
-    known = [tau for tau in taus if not np.isnan(tau)]
-    return Ranking(ranks, shares, float(np.mean(known)) if known else float("nan"))
+    _, number = np.unique(np.asarray(clusters), return_inverse=True)
+    n_clusters = number.max() + 1
+    drawn = np.random.default_rng(seed).integers(0, n_clusters, (resamples, n_clusters))
+    if way == "test_then_rank":
+        ranks = _ranks_by_tests(goodness, clusters)
+        samples = np.array([_ranks_by_tests(*_sample(goodness, number, one)) for one in drawn[:_TESTED_RESAMPLES]])
+    else:
+        points = goodness if way == "aggregate_then_rank" else -stats.rankdata(-goodness, axis=1)
+        times = np.stack([np.bincount(one, minlength=n_clusters) for one in drawn])
+        ranks = _ranks_of_means(points, np.ones((1, len(points))))[0]
+        samples = _ranks_of_means(points, times[:, number].astype(float))
+    shares = np.stack([(samples.astype(int) == rank + 1).mean(axis=0) for rank in range(goodness.shape[1])], axis=1)
+    tau = _kendall_tau(ranks, samples)
+    known = tau[~np.isnan(tau)]
+    return Ranking(ranks, shares, float(known.mean()) if known.size else float("nan"))
+
+
+def _sample(goodness: np.ndarray, number: np.ndarray, drawn: np.ndarray) -> tuple[np.ndarray, list[int]]:
+    """Return the cases of the drawn clusters; a cluster that is drawn twice is two."""
+    members = [np.flatnonzero(number == cluster) for cluster in drawn]
+    return goodness[np.concatenate(members)], [i for i, cases in enumerate(members) for _ in cases]
+
+
+def _kendall_tau(ranks: np.ndarray, samples: np.ndarray) -> np.ndarray:
+    """Return Kendall's tau-b between ranks (m,) and each of some others (samples, m); nan where all tie."""
+    first, second = np.array(list(combinations(range(len(ranks)), 2))).T
+    own, others = np.sign(ranks[first] - ranks[second]), np.sign(samples[:, first] - samples[:, second])
+    with np.errstate(invalid="ignore"):
+        return (others @ own) / np.sqrt((own**2).sum() * (others**2).sum(axis=1))

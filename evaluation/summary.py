@@ -65,6 +65,7 @@ def make_summary(
                 "prediction": _absolute(case.prediction_file),
                 "reference": _absolute(case.reference_file),
                 "source": case.source,
+                "diagonal_mm": float(case.diagonals_mm.mean()),
             }
             for case in cases
         ],

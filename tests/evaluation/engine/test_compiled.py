@@ -15,7 +15,8 @@ CODE = """
 import numpy as np
 from evaluation import score
 from evaluation.engine.distances import _count_apart
-print(score(np.array([[1, 1, 0]]), np.array([[1, 0, 0]]), (1, 1)).sensitivity, sum(_count_apart.stats.cache_hits.values()))
+scored = score(np.array([[1, 1, 0]]), np.array([[1, 0, 0]]), (1, 1))
+print(scored.sensitivity, sum(_count_apart.stats.cache_hits.values()))
 """
 
 
