@@ -82,16 +82,17 @@ def _read_safetensors(path: Path) -> Any:
 def _read_torch(path: Path) -> Any:
     try:
         return torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        if zipfile.is_zipfile(path) or path.read_bytes()[:1] == b"\x80":
-            reason = "it holds Python objects beside tensors, which could run code; only state dicts are read"
-        else:
-            reason = f"no weight file; it begins with {path.read_bytes()[:16]!r}"
-        raise CheckpointError(f"{path}: refused: {reason}") from error
-    except (RuntimeError, EOFError, OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
-        reason = str(error).partition("\n")[0]
-        size = path.stat().st_size
-        raise CheckpointError(f"{path}: damaged or cut off ({size} bytes: {reason}); fetch it again") from error
+    except Exception as error:  # what isn't a pickle is read as one and can fail in any way
+        start = path.read_bytes()[:16]
+        if zipfile.is_zipfile(path) or start[:1] == b"\x80" or start[:2] == b"PK":
+            if isinstance(error, pickle.UnpicklingError):
+                reason = "it holds Python objects beside tensors, which could run code; only state dicts are read"
+                raise CheckpointError(f"{path}: refused: {reason}") from error
+            reason = str(error).partition("\n")[0]
+            size = path.stat().st_size
+            raise CheckpointError(f"{path}: damaged or cut off ({size} bytes: {reason}); fetch it again") from error
+        content = f"it begins with {start!r}" if start else "it is empty"
+        raise CheckpointError(f"{path}: refused: no weight file; {content}") from error
 
 
 def _unwrapped(name: str) -> str:

@@ -126,6 +126,7 @@ def exported_paths(text: str, bundle: str) -> str:
         bundle: Name of the bundle's folder in the repository.
     """
     text = re.sub(rf"\bbundles/{re.escape(bundle)}/(?:configs/)?([\w-]+\.(?:json|conf))\b", r"configs/\1", text)
+    text = re.sub(rf"--bundle_path bundles/{re.escape(bundle)}(?![\w/-])", "--bundle_path .", text)
     return re.sub(rf"\bbundles/{re.escape(bundle)}/", "", text)
 
 

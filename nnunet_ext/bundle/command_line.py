@@ -96,11 +96,20 @@ def _read(file: str) -> dict[str, Any]:
 
 def _print_user_errors(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
     cause: BaseException | None = error
-    while cause is not None and not isinstance(cause, UserError | KeyboardInterrupt):
+    while cause is not None and not isinstance(cause, UserError | KeyboardInterrupt) and not _refuses_a_value(cause):
         cause = cause.__cause__ or cause.__context__
-    if isinstance(cause, UserError):
-        print(f"error: {cause}", file=sys.stderr)
-    elif isinstance(cause, KeyboardInterrupt):
+    if isinstance(cause, KeyboardInterrupt):
         print("interrupted; the same command continues from the last finished epoch or case", file=sys.stderr)
+    elif cause is not None:
+        print(f"error: {cause}", file=sys.stderr)
     else:
         sys.__excepthook__(kind, error, trace)
+
+
+def _refuses_a_value(error: BaseException) -> bool:
+    """Return whether an error is what one of this project's networks says of an option's value."""
+    trace = error.__traceback__
+    while trace is not None and trace.tb_next is not None:
+        trace = trace.tb_next
+    module = str(trace.tb_frame.f_globals.get("__name__", "")) if trace is not None else ""
+    return type(error) is ValueError and not {"sam_lora", "networks"}.isdisjoint(module.split("."))

@@ -24,7 +24,7 @@ logger = logging.getLogger(__name__)
 class InferenceDataset(IterableDataset):
     """Normalised volumes of a folder of images, read one after another.
 
-    A case that cannot be read is logged and remembered, and the next one follows; `raise_failures` ends the run
+    A case that cannot be read is logged and remembered, and the next one follows; `report` ends the run
     with an error that names them. Cases whose predictions exist are skipped.
 
     Args:
@@ -77,8 +77,8 @@ class InferenceDataset(IterableDataset):
                 self.failures[case.name] = str(error)
                 logger.error(f"case {case.name} skipped: {error}")
 
-    def raise_failures(self) -> None:
-        """End with an error if a case could not be predicted.
+    def report(self) -> None:
+        """Say where the predictions are, or end with an error if a case could not be predicted.
 
         Raises:
             UserError: Naming each such case with its reason.
@@ -87,6 +87,7 @@ class InferenceDataset(IterableDataset):
             listed = "\n  ".join(f"{name}: {reason}" for name, reason in self.failures.items())
             done = len(self.cases.keys() - self.failures.keys())
             raise UserError(f"{len(self.failures)} case(s) failed, {done} predicted in {self.output_dir}:\n  {listed}")
+        logger.info(f"{len(self.cases)} case(s) predicted in {self.output_dir}")
 
     def _load(self, case: Case) -> dict[str, Any]:
         image, geometry = read_channels(list(case.images))
@@ -115,14 +116,17 @@ class InferenceDataset(IterableDataset):
         for key, what in (("checkpoint_sha256", "weights"), ("images_dir", "images")):
             if found.get(key) == content[key]:
                 continue
-            if not self.overwrite:
+            if not self.overwrite and self._predictions():
                 raise UserError(
                     f"output_dir: {self.output_dir} holds predictions of other {what} "
                     f"({found.get('checkpoint')}, {found.get('images_dir')}); "
                     "give another --output_dir, or --overwrite True"
                 )
-            for ending in (self.card.file_ending, ".npz", ".pkl"):
-                for stale in self.output_dir.glob(f"*{ending}"):  # a continued run must not mix the two
-                    stale.unlink()
+            for stale in self._predictions():  # a continued run must not mix the two
+                stale.unlink()
         self.card.write(self.output_dir)
         write_json(record, {"checkpoint": str(checkpoint), **content})
+
+    def _predictions(self) -> list[Path]:
+        endings = (self.card.file_ending, ".npz", ".pkl")
+        return [path for ending in endings for path in self.output_dir.glob(f"*{ending}")]

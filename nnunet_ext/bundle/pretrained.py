@@ -34,10 +34,7 @@ def initialize(network: nn.Module, pretrained: str | None, bundle_root: str | Pa
     places = [Path(pretrained), Path(bundle_root) / pretrained]
     file = next((place for place in places if place.is_file()), None)
     if file is None:
-        advice = (
-            f"fetch it: python -m monai.bundle download_large_files --bundle_path {bundle_root}; "
-            "or start from random weights: --pretrained none"
-        )
+        advice = _advice(network, file=places[1], bundle_root=bundle_root)
         if not (Path(dataset_dir) / "phantom.json").is_file():
             raise UserError(f"pretrained: neither {places[0]} nor {places[1]} exists; {advice}")
         logger.warning(f"NO PRE-TRAINED WEIGHTS: {places[1]} is missing, the network starts from random ones; {advice}")
@@ -48,3 +45,15 @@ def initialize(network: nn.Module, pretrained: str | None, bundle_root: str | Pa
         raise UserError(f"pretrained: {error}") from error
     logger.info(f"{file}: {report}")
     return network
+
+
+def _advice(network: nn.Module, file: Path, bundle_root: str | Path) -> str:
+    """Return how to get the weights that a network of this size can start from."""
+    random = "start from random weights, all of which are trained: --pretrained none --tuning all"
+    released = getattr(network, "released_weights", (file.name,))
+    if not released:
+        return f"there are no released weights for this size of network; {random}"
+    listed = Path(bundle_root, "large_files.yml")
+    if listed.is_file() and released[0] in listed.read_text(encoding="utf-8"):
+        return f"fetch it: python -m monai.bundle download_large_files --bundle_path {bundle_root}; or {random}"
+    return f"this size of network starts from {released[0]}: fetch that from its authors' page and name it; or {random}"

@@ -151,6 +151,11 @@ class SAM2UNet(Adaptable):
         return load_pretrained(self, file)
 
     @property
+    def released_weights(self) -> tuple[str, ...]:
+        """Return the names of the files with released weights of this size; none if there are none."""
+        return self.variant.checkpoints
+
+    @property
     def saved_modules(self) -> list[str]:
         """Names of the modules, beside the updates, that an adapter must keep."""
         lists = {

@@ -149,6 +149,11 @@ class SAMed(Adaptable):
         return load_sam(self, file)
 
     @property
+    def released_weights(self) -> tuple[str, ...]:
+        """Return the names of the files with released weights of this size; none if there are none."""
+        return (self.variant.checkpoint,) if self.variant.checkpoint else ()
+
+    @property
     def saved_modules(self) -> list[str]:
         """Names of the modules, beside the updates, that an adapter must keep."""
         names = ["mask_decoder"]

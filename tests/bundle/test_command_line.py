@@ -107,3 +107,22 @@ def test_interruption_is_printed_without_a_traceback(capsys):
 
 def test_error_of_the_code_keeps_its_traceback(capsys):
     assert "ZeroDivisionError" in error_output(capsys, ZeroDivisionError())
+
+
+def test_value_that_a_network_refuses_is_one_line(capsys):
+    from sam_lora import SAMed
+
+    with pytest.raises(ValueError, match="variant must be one of") as refused:
+        SAMed(1, 2, variant="vit_x")
+    error = RuntimeError("Failed to instantiate component 'sam_lora.SAMed'")
+    error.__cause__ = refused.value
+    command_line._print_user_errors(RuntimeError, error, None)
+    printed = capsys.readouterr().err
+    assert printed.startswith("error: variant must be one of vit_b") and printed.count("\n") == 1
+
+
+def test_error_of_a_library_keeps_its_traceback(capsys):
+    with pytest.raises(ValueError, match="invalid literal") as failed:
+        int("x")
+    command_line._print_user_errors(ValueError, failed.value, failed.tb)
+    assert "Traceback" in capsys.readouterr().err

@@ -85,8 +85,16 @@ def test_damaged_npz_is_not_finished(open_images, tmp_path, content):
     assert "a" in cases_of(open_images(save_probabilities=True))
 
 
+def test_folder_that_a_failed_run_left_empty_may_take_other_weights(open_images, tmp_path):
+    open_images()
+    other = tmp_path / "other.pt"
+    torch.save({"weight": torch.zeros(1)}, other)
+    assert cases_of(open_images(checkpoint=other)) == ["a", "b", "c"]
+
+
 def test_predictions_of_other_weights_are_refused(open_images, tmp_path, checkpoint):
     open_images()
+    finish(tmp_path / "out", "a")
     other = tmp_path / "other.pt"
     torch.save({"weight": torch.zeros(1)}, other)
     with pytest.raises(UserError, match=r"holds predictions of other weights .*model_best\.pt.*--overwrite True"):
@@ -95,6 +103,7 @@ def test_predictions_of_other_weights_are_refused(open_images, tmp_path, checkpo
 
 def test_predictions_of_other_images_are_refused(open_images, images_dir, tmp_path, make_card, checkpoint):
     open_images()
+    finish(tmp_path / "out", "a")
     moved = images_dir.rename(tmp_path / "elsewhere")
     with pytest.raises(UserError, match="holds predictions of other images"):
         InferenceDataset(moved, make_card(), checkpoint, tmp_path / "out")
@@ -136,7 +145,7 @@ def test_unreadable_case_is_named_and_the_rest_is_offered(open_images, images_di
     assert cases_of(dataset) == ["a", "c"]
     assert "case b skipped" in caplog.text
     with pytest.raises(UserError, match=r"1 case\(s\) failed, 2 predicted in .*\n  b: .*b_0000\.nii\.gz"):
-        dataset.raise_failures()
+        dataset.report()
 
 
 def test_case_without_a_channel_is_named_and_the_rest_is_offered(open_images, images_dir, make_card):
@@ -145,7 +154,7 @@ def test_case_without_a_channel_is_named_and_the_rest_is_offered(open_images, im
     dataset = open_images(card=make_card(num_channels=2))
     assert cases_of(dataset) == ["a", "c"]
     with pytest.raises(UserError, match=r"1 case\(s\) failed, 2 predicted.*\n  b: .*need channels 0000 to 0001"):
-        dataset.raise_failures()
+        dataset.report()
 
 
 def test_channels_on_different_grids_are_named(open_images, images_dir, make_card):
@@ -154,7 +163,7 @@ def test_channels_on_different_grids_are_named(open_images, images_dir, make_car
     dataset = open_images(card=make_card(num_channels=2))
     assert cases_of(dataset) == ["a", "b"]
     with pytest.raises(UserError, match="c_0001"):
-        dataset.raise_failures()
+        dataset.report()
 
 
 def test_a_photograph_of_the_wrong_number_of_channels_is_named(images_dir, tmp_path, make_card, checkpoint):
@@ -163,13 +172,13 @@ def test_a_photograph_of_the_wrong_number_of_channels_is_named(images_dir, tmp_p
     dataset = InferenceDataset(images_dir, card, checkpoint, tmp_path / "out")
     assert cases_of(dataset) == []
     with pytest.raises(UserError, match=r"grey_0000\.png: need 3 channels as in training, got 1"):
-        dataset.raise_failures()
+        dataset.report()
 
 
 def test_nothing_wrong_raises_nothing(open_images):
     dataset = open_images()
     cases_of(dataset)
-    dataset.raise_failures()
+    dataset.report()
 
 
 def test_folder_without_images_is_refused(tmp_path, make_card, checkpoint):

@@ -73,3 +73,13 @@ def test_file_without_a_state_dict_says_what_it_holds(tmp_path, content):
 def test_missing_file_is_named(tmp_path):
     with pytest.raises(CheckpointError, match="no such file"):
         read_checkpoint(tmp_path / "w.pth")
+
+
+@pytest.mark.parametrize(
+    "text", ["this is no checkpoint", "hello world", "", "ARTICLE", "quit", ".", "Mode: text", "u"]
+)
+def test_text_is_refused_whatever_it_begins_with(tmp_path, text):
+    file = tmp_path / "weights.pth"
+    file.write_text(text)
+    with pytest.raises(CheckpointError, match=r"no weight file; it (begins with|is empty)"):
+        read_checkpoint(file)
