@@ -79,7 +79,7 @@ def test_ignite_handler_computes_it(batch):
 
 
 def test_wrong_use_is_named(batch):
-    with pytest.raises(ValueError, match="metric must be one of dice, iou, .*, got 'hd95'"):
+    with pytest.raises(ValueError, match=r"metric must be one of dice, iou, .*, got 'hd95'"):
         LabelMetric("hd95")
     with pytest.raises(ValueError, match=r"must have one shape \(B, C, ...\), got"):
         LabelMetric()(batch[0], batch[1][:, :2])
