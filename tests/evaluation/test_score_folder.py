@@ -58,6 +58,7 @@ def test_summary_states_definitions_versions_files_source_and_options(scored):
         "prediction": str(scored.predictions / "case.nii.gz"),
         "reference": str(scored.references / "case.nii.gz"),
         "source": "labels",
+        "diagonal_mm": pytest.approx(np.sqrt(6**2 + 8**2 + 10**2)),
     }
     assert summary["source"] == {"requested": "auto", "used": {"labels": 1}}
     assert summary["options"]["nsd_tolerance_mm"] == {"1": [2.0], "2": [2.0]}
