@@ -132,11 +132,45 @@ def score_case(task: CaseTask) -> CaseScores | CaseFailure:
         return CaseFailure(task.case, f"{files}: can't be scored: {type(error).__name__}: {error}")
 
 
-def _score_case(task: CaseTask) -> CaseScores:
+@dataclass(frozen=True)
+class CaseImages:
+    """The two label maps of a case, on one grid.
+
+    Attributes:
+        reference: The reference.
+        prediction: The prediction.
+        source: What was read of it: `labels`, `probabilities` or `logits`.
+        warnings: How it came onto the reference's grid, if it wasn't there.
+    """
+
+    reference: LabelImage
+    prediction: LabelImage
+    source: str
+    warnings: tuple[str, ...]
+
+
+def read_case(task: CaseTask) -> CaseImages:
+    """Read the two files of a case.
+
+    Args:
+        task: The case.
+
+    Returns:
+        Its label maps.
+
+    Raises:
+        CaseError: If one can't be read or they don't fit; names the file.
+    """
     reference = read_label_image(task.reference.label_file())
     prediction, source = _read_prediction(task)
     reference, prediction = _of_equal_dimension(reference, prediction)
     prediction, resampled = _on_same_grid(prediction, reference, task.resample)
+    return CaseImages(reference, prediction, source, resampled)
+
+
+def _score_case(task: CaseTask) -> CaseScores:
+    images = read_case(task)
+    reference, prediction = images.reference, images.prediction
     labels = task.labels if task.labels is not None else _labels_in(reference, prediction, task.include_background)
     scores, diagonals_mm = [], []
     for reference_image, prediction_image, spacing in _images(reference, prediction, task.axis):
@@ -147,14 +181,14 @@ def _score_case(task: CaseTask) -> CaseScores:
         case=task.case,
         prediction_file=prediction.path,
         reference_file=reference.path,
-        source=source,
+        source=images.source,
         labels=labels,
         values={key: np.array([list(one.metrics().values()) for one in images]) for key, images in by_label.items()},
         missed=_flags([[one.is_missed for one in images] for images in by_label.values()], len(scores)),
         spurious=_flags([[one.is_spurious for one in images] for images in by_label.values()], len(scores)),
         diagonals_mm=np.array(diagonals_mm),
         axis=task.axis if task.axis is None or reference.array.ndim == 3 else 0,
-        warnings=(*resampled, *_warnings(task, reference, prediction)),
+        warnings=(*images.warnings, *_warnings(task, reference, prediction)),
     )
 
 

@@ -105,7 +105,7 @@ def evaluate_folder(
         if case in known
     ]
     log = CaseLog(output / FOLDER)
-    scored, failures = _score_all(tasks, workers, progress, log)
+    scored, failures = score_cases(tasks, workers, progress, log)
     failures += [_without_reference(case, files, references) for case, files in found.items() if case not in known]
     failures.sort(key=lambda failure: failure.case)
     unpredicted = tuple(case for case in known if case not in found)
@@ -151,16 +151,28 @@ def _find_both(predictions: Path, references: Path) -> tuple[dict[str, CaseFiles
     return found, known
 
 
-def _score_all(
-    tasks: Sequence[CaseTask], workers: int, progress: bool, log: CaseLog
+def score_cases(
+    tasks: Sequence[CaseTask], workers: int, progress: bool, log: CaseLog, title: str = "scoring"
 ) -> tuple[list[CaseScores], list[CaseFailure]]:
+    """Score cases that aren't finished yet.
+
+    Args:
+        tasks: The cases and how to score them.
+        workers: Number of processes, >= 1.
+        progress: Whether to show a progress bar on stderr.
+        log: Knows the finished cases, and is told of new ones.
+        title: What the progress bar says.
+
+    Returns:
+        Scores sorted by case, and the cases that couldn't be scored.
+    """
     finished = log.finished(tasks)
     scored = list(finished.values())
     failures: list[CaseFailure] = []
     waiting = [task for task in tasks if task.case not in finished]
     if waiting:
         _compile(progress)
-    with tqdm(total=len(tasks), initial=len(scored), desc="scoring", unit="case", disable=not progress) as bar:
+    with tqdm(total=len(tasks), initial=len(scored), desc=title, unit="case", disable=not progress) as bar:
         for index, result in run_tasks(score_case, waiting, workers, _killed):
             if isinstance(result, CaseScores):
                 scored.append(result)

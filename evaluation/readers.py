@@ -62,14 +62,34 @@ def read_label_image(path: Path) -> LabelImage:
         raise CaseError(f"{path}: can't be read: {reason}; the file is missing or damaged") from error
 
 
-def _read_with_sitk(path: Path) -> tuple[np.ndarray, Geometry]:
+def read_intensities(path: Path) -> tuple[np.ndarray, Geometry]:
+    """Read the grey values of an image file.
+
+    Args:
+        path: The file, of any format that label files have.
+
+    Returns:
+        Values, axes in the order (z, y, x), colours last, and where they lie.
+
+    Raises:
+        CaseError: If it can't be read; names the file.
+    """
+    try:
+        return read_nifti(path) if path.name.endswith(NIFTI_ENDINGS) else _read_with_sitk(path, colors=True)
+    except CaseError:
+        raise
+    except Exception as error:  # as above
+        raise CaseError(f"{path}: can't be read: {type(error).__name__}: {error}") from error
+
+
+def _read_with_sitk(path: Path, *, colors: bool = False) -> tuple[np.ndarray, Geometry]:
     import SimpleITK as sitk  # noqa: N813 - imported late because NIfTI doesn't need it
 
     image = sitk.ReadImage(str(path))
-    if image.GetNumberOfComponentsPerPixel() > 1:
+    if image.GetNumberOfComponentsPerPixel() > 1 and not colors:
         n_components = image.GetNumberOfComponentsPerPixel()
         raise CaseError(f"{path}: labels must be one integer a pixel, got {n_components} colours; convert it to labels")
-    array = sitk.GetArrayFromImage(image)
+    array, shape = sitk.GetArrayFromImage(image), image.GetSize()[::-1]
     if path.suffix in _UNPLACED_ENDINGS:
-        return array, Geometry(array.shape, (1.0,) * array.ndim)
-    return array, geometry_from_sitk(array.shape, image.GetSpacing(), image.GetOrigin(), image.GetDirection())
+        return array, Geometry(shape, (1.0,) * len(shape))
+    return array, geometry_from_sitk(shape, image.GetSpacing(), image.GetOrigin(), image.GetDirection())
