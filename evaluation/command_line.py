@@ -1,12 +1,12 @@
 """What `python -m evaluation.test3d` and `python -m evaluation.test2d` have in common."""
 
 import argparse
-import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 from .cases import Evaluation, evaluate_folder
+from .command import EXIT_INCOMPLETE, EXIT_OK, Command, until_reader_leaves
 from .dataset_labels import LabelRequest
 from .errors import EvaluationError
 from .extra_metrics import EXTRA_METRICS
@@ -17,22 +17,16 @@ from .parallel import default_workers
 from .report_table import format_table
 from .surface import BOUNDARIES, DIRECTIONS
 
-EXIT_OK, EXIT_INCOMPLETE, EXIT_UNUSABLE, EXIT_INTERRUPTED = 0, 1, 2, 130
-
-_EPILOG = """\
+_RESULTS = """\
 Results: metrics.csv (one row a case, label and metric) and summary.json (averages, definitions, versions, files).
-Exit code: 0 all scored; 1 some cases couldn't be scored, the others are; 2 nothing could be done; 130 interrupted.
-
-example:
-  python -m {module} --predictions predictions --references labelsTs --output scores
-"""
+Exit code: 0 all scored; 1 some cases couldn't be scored, the others are; 2 nothing could be done; 130 interrupted."""
 
 
-def run(module: str, description: str, argv: Sequence[str] | None, *, slices: bool) -> int:
+def run(name: str, description: str, argv: Sequence[str] | None, *, slices: bool) -> int:
     """Parse a command line, evaluate, print the table.
 
     Args:
-        module: Name of the module that was started, for the help text.
+        name: Name of the module that was started.
         description: What it does, for the help text.
         argv: Arguments without the program's name; None for those of the process.
         slices: Whether slices are scored instead of whole images.
@@ -40,38 +34,34 @@ def run(module: str, description: str, argv: Sequence[str] | None, *, slices: bo
     Returns:
         Exit code.
     """
-    try:
-        options = _parser(module, description, slices).parse_args(argv)
-    except SystemExit as stop:
-        return int(stop.code or 0)
-    try:
-        evaluation = evaluate_folder(
-            options.predictions,
-            options.references,
-            options.output,
-            dataset_json=options.dataset_json,
-            labels=options.labels,
-            nsd_tolerance_mm=parse_tolerances(options.nsd_tolerance_mm),
-            metric_options=_metric_options(options),
-            source=options.source,
-            include_background=options.include_background,
-            require_all=options.require_all,
-            workers=options.workers,
-            axis=options.axis if slices else None,
-            resample=options.resample,
-            progress=True,
-        )
-    except EvaluationError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return EXIT_UNUSABLE
-    except KeyboardInterrupt:
-        print("interrupted: no result was written; the same command goes on where it was", file=sys.stderr)
-        return EXIT_INTERRUPTED
-    try:
-        _report(evaluation, require_all=options.require_all)
-        sys.stdout.flush()
-    except BrokenPipeError:  # the reader, `head` perhaps, has seen enough; Python would complain again when it exits
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    command = Command(
+        name,
+        description,
+        _RESULTS,
+        ("--predictions predictions --references labelsTs --output scores",),
+        interrupted="no result was written; the same command goes on where it was",
+    )
+    return command.run(argv, lambda parser: _add_options(parser, slices), _evaluate)
+
+
+def _evaluate(options: argparse.Namespace) -> int:
+    evaluation = evaluate_folder(
+        options.predictions,
+        options.references,
+        options.output,
+        dataset_json=options.dataset_json,
+        labels=options.labels,
+        nsd_tolerance_mm=parse_tolerances(options.nsd_tolerance_mm),
+        metric_options=_metric_options(options),
+        source=options.source,
+        include_background=options.include_background,
+        require_all=options.require_all,
+        workers=options.workers,
+        axis=getattr(options, "axis", None),
+        resample=options.resample,
+        progress=True,
+    )
+    _report(evaluation, require_all=options.require_all)
     return EXIT_OK if evaluation.complete else EXIT_INCOMPLETE
 
 
@@ -111,14 +101,7 @@ def _metric_options(options: argparse.Namespace) -> MetricOptions:
         raise EvaluationError(f"--{str(error).replace('_', '-', 1)}") from None
 
 
-def _parser(module: str, description: str, slices: bool) -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog=f"python -m {module}",
-        description=description,
-        epilog=_EPILOG.format(module=module),
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
+def _add_options(parser: argparse.ArgumentParser, slices: bool) -> None:
     add = parser.add_argument
     add("--predictions", type=Path, required=True, metavar="DIR", help="<case>.nii.gz, or <case>.npz and <case>.pkl")
     add("--references", type=Path, required=True, metavar="DIR", help="<case>.nii.gz")
@@ -163,12 +146,12 @@ def _parser(module: str, description: str, slices: bool) -> argparse.ArgumentPar
     add("--workers", type=int, default=default_workers(), metavar="N", help="processes (default: %(default)s)")
     if slices:
         add("--axis", type=int, default=0, choices=(0, 1, 2), help="array axis (z, y, x) to cut along (default: 0, z)")
-    return parser
 
 
 def _report(evaluation: Evaluation, *, require_all: bool) -> None:
-    print(format_table(evaluation.summary))
-    print(f"\n{evaluation.metrics_path}\n{evaluation.summary_path}")
+    with until_reader_leaves():
+        print(format_table(evaluation.summary))
+        print(f"\n{evaluation.metrics_path}\n{evaluation.summary_path}")
     for warning in evaluation.summary["warnings"]:
         print(f"warning: {warning}", file=sys.stderr)
     if evaluation.unpredicted:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from .cases import evaluate_folder
-from .command_line import EXIT_INCOMPLETE, EXIT_INTERRUPTED, EXIT_OK, EXIT_UNUSABLE
+from .command import EXIT_INCOMPLETE, EXIT_OK, Command, until_reader_leaves
 from .comparison import DEFAULT_RESAMPLES, compare_methods
 from .comparison_files import format_comparison, write_comparison
 from .errors import EvaluationError
@@ -14,15 +14,18 @@ from .output import METRICS_FILE
 from .parallel import default_workers
 from .score_files import read_patients, read_scores
 
-_EPILOG = """\
+_COMMAND = Command(
+    "compare",
+    "Compare methods on the same cases: paired differences with intervals and tests, and rankings.",
+    """\
 Results: comparison.json (everything, with definitions), differences.csv (a row a pair of methods), rankings.csv.
-Exit code: 0 done; 1 some cases of --predictions couldn't be scored; 2 nothing could be done; 130 interrupted.
-
-examples:
-  python -m evaluation.compare --scores nnunet=scores/nnunet samed=scores/samed --output comparison
-  python -m evaluation.compare --predictions nnunet=predictions/a samed=predictions/b \\
-      --references labelsTs --output comparison
-"""
+Exit code: 0 done; 1 some cases of --predictions couldn't be scored; 2 nothing could be done; 130 interrupted.""",
+    (
+        "--scores nnunet=scores/nnunet samed=scores/samed --output comparison",
+        "--predictions nnunet=predictions/a samed=predictions/b --references labelsTs --output comparison",
+    ),
+    interrupted="no comparison was written; the same command goes on where it was",
+)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -34,18 +37,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     Returns:
         Exit code: 0 done, 1 some cases couldn't be scored, 2 nothing could be done, 130 interrupted.
     """
-    try:
-        options = _parser().parse_args(argv)
-    except SystemExit as stop:
-        return int(stop.code or 0)
-    try:
-        return _run(options)
-    except EvaluationError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return EXIT_UNUSABLE
-    except KeyboardInterrupt:
-        print("interrupted: no comparison was written; the same command goes on where it was", file=sys.stderr)
-        return EXIT_INTERRUPTED
+    return _COMMAND.run(argv, _add_options, _run)
 
 
 def _run(options: argparse.Namespace) -> int:
@@ -68,7 +60,8 @@ def _run(options: argparse.Namespace) -> int:
         "files": {name: str(stored.path.absolute()) for name, stored in methods.items()},
     }
     paths = write_comparison(options.output, list(methods), comparisons, content)
-    print(format_comparison(list(methods), comparisons), *("", *map(str, paths)), sep="\n")
+    with until_reader_leaves():
+        print(format_comparison(list(methods), comparisons), *("", *map(str, paths)), sep="\n")
     for warning in warnings:
         print(f"warning: {warning}", file=sys.stderr)
     return EXIT_OK if complete else EXIT_INCOMPLETE
@@ -117,14 +110,7 @@ def _scored(options: argparse.Namespace) -> tuple[dict[str, Path], bool]:
     return folders, complete
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m evaluation.compare",
-        description="Compare methods on the same cases: paired differences with intervals and tests, and rankings.",
-        epilog=_EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
+def _add_options(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     named = "NAME=DIR"
     add("--scores", nargs="+", default=[], metavar=named, help=f"folders with {METRICS_FILE}, one a method")
@@ -140,7 +126,6 @@ def _parser() -> argparse.ArgumentParser:
     )
     add("--seed", type=int, default=0, help="seed of the bootstrap (default: 0)")
     add("--workers", type=int, default=default_workers(), metavar="N", help="processes, for --predictions")
-    return parser
 
 
 if __name__ == "__main__":

@@ -15,7 +15,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         Exit code: 0 all scored, 1 some cases couldn't be, 2 nothing could be done, 130 interrupted.
     """
     description = "Score each slice of each image against its reference: overlap and surface distances in 2D."
-    return run("evaluation.test2d", description, argv, slices=True)
+    return run("test2d", description, argv, slices=True)
 
 
 if __name__ == "__main__":

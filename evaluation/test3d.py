@@ -15,7 +15,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         Exit code: 0 all scored, 1 some cases couldn't be, 2 nothing could be done, 130 interrupted.
     """
     description = "Score whole images against their references: overlap and surface distances, per case and label."
-    return run("evaluation.test3d", description, argv, slices=False)
+    return run("test3d", description, argv, slices=False)
 
 
 if __name__ == "__main__":

@@ -343,7 +343,7 @@ def test_help_and_missing_options_read_well(capsys):
     assert test3d.main(["--help"]) == 0
     text = capsys.readouterr().out
     assert "example:" in text and "Exit code: 0 all scored" in text
-    assert test3d.main([]) == 2
+    assert test3d.main(["--labels", "1"]) == 2
     assert "required: --predictions, --references, --output" in capsys.readouterr().err
 
 
