@@ -39,6 +39,10 @@ ProbabilityBlock = tuple[Channels, slice, np.ndarray]
 """Channels, some rows along the first spatial axis, and the probability there of being in any of the channels."""
 
 
+class ProbabilityError(ValueError):
+    """Say that numbers are no probabilities, or logits that give none."""
+
+
 def score_probabilities(
     reference: np.ndarray,
     probabilities: np.ndarray,
@@ -140,7 +144,7 @@ def blocks_of_slabs(
         Blocks, all those of some rows before those of the next.
 
     Raises:
-        ValueError: If a number is no probability, or a logit is infinite.
+        ProbabilityError: If a number is no probability, or a logit is infinite.
     """
     several = {union for union in unions if len(union) > 1}
     for rows, slab in slabs:
@@ -162,14 +166,14 @@ def probabilities_of_logits(slab: np.ndarray, channels: LabelChannels) -> np.nda
         Probabilities, float32, same shape.
 
     Raises:
-        ValueError: If a voxel has no largest finite logit.
+        ProbabilityError: If a voxel has no largest finite logit.
     """
     values = np.ascontiguousarray(slab, np.float32)
     p = np.empty_like(values)
     if channels.regions is not None:
         sigmoid(values.reshape(-1), p.reshape(-1))
     elif not softmax(values.reshape(len(values), -1), p.reshape(len(p), -1)):
-        raise ValueError("the largest logit of each voxel must be finite, got an infinite one")
+        raise ProbabilityError("the largest logit of each voxel must be finite, got an infinite one")
     return p
 
 
@@ -183,11 +187,11 @@ def as_probabilities(block: np.ndarray) -> np.ndarray:
         The same, rounded to float32.
 
     Raises:
-        ValueError: If one lies outside [0, 1] by more than `ACCEPTED_EXCESS`.
+        ProbabilityError: If one lies outside [0, 1] by more than `ACCEPTED_EXCESS`.
     """
     low, high = float(block.min()), float(block.max())
     if low < -ACCEPTED_EXCESS or high > 1 + ACCEPTED_EXCESS:
-        raise ValueError(f"probabilities must be in [0, 1], got {low:g} to {high:g}; are these logits?")
+        raise ProbabilityError(f"probabilities must be in [0, 1], got {low:g} to {high:g}; are these logits?")
     values = np.ascontiguousarray(block, np.float32)
     return values if low >= 0 and high <= 1 else np.clip(values, 0, 1)
 
@@ -200,19 +204,20 @@ class _LabelSums:
         self._sums = np.zeros(2)
         self._reliability = np.zeros((3, N_BINS))
         self._by_threshold = np.zeros((2, len(THRESHOLDS)), np.int64)
-        self._keys = np.empty(reference.size if exact else 0, np.uint32)
-        self._n_keys = 0
-        self._counts = np.zeros((0 if exact else N_RANK_BINS, 2), np.uint32)
-        self._values_of_bins = np.zeros(len(self._counts), np.float32)
+        self._ranks: _SortedRanks | _CountedRanks | None = None
         self._exact = exact
+        self._n_seen = 0
+        self._areas = (float("nan"), float("nan"))
 
     def add(self, rows: slice, p: np.ndarray) -> None:
         p, truth = p.reshape(-1), self._truth(rows)
         add_probabilities(p, truth, N_BINS, THRESHOLDS, self._sums, self._reliability, self._by_threshold)
-        if self._exact:
-            self._n_keys += rank_keys(p.view(np.uint32) & np.uint32(0x7FFFFFFF), truth, self._keys[self._n_keys :])
-        else:
-            count_ranks(p, truth, self._counts, self._values_of_bins)
+        if self._ranks is None:
+            self._ranks = _SortedRanks(self._reference.size) if self._exact else _CountedRanks()
+        self._ranks.add(p, truth)
+        self._n_seen += p.size
+        if self._n_seen == self._reference.size:  # so that labels that come one after the other share the memory
+            self._areas, self._ranks = self._ranks.areas(), None
 
     def _truth(self, rows: slice) -> np.ndarray:
         there = self._reference[rows]
@@ -223,15 +228,38 @@ class _LabelSums:
         return codes
 
     def score(self) -> LabelProbabilityScore:
+        assert self._n_seen == self._reference.size, "every voxel comes once"
         reliability = Reliability(self._reliability)
         cross_entropy, brier = _means(self._sums, reliability.n_voxels)
-        if self._exact:
-            self._keys = self._keys[: self._n_keys]
-            self._keys.sort()
-            auroc, ap = areas_of_keys(self._keys)
-        else:
-            auroc, ap = areas_of_counts(self._counts, self._values_of_bins)
-        return LabelProbabilityScore(cross_entropy, brier, auroc, ap, reliability, self._by_threshold)
+        return LabelProbabilityScore(cross_entropy, brier, *self._areas, reliability, self._by_threshold)
+
+
+class _SortedRanks:
+    """Ranks of all voxels, exact."""
+
+    def __init__(self, size: int) -> None:
+        self._keys, self._n = np.empty(size, np.uint32), 0
+
+    def add(self, p: np.ndarray, truth: np.ndarray) -> None:
+        self._n += rank_keys(p.view(np.uint32) & np.uint32(0x7FFFFFFF), truth, self._keys[self._n :])
+
+    def areas(self) -> tuple[float, float]:
+        keys = self._keys[: self._n]
+        keys.sort()
+        return areas_of_keys(keys)
+
+
+class _CountedRanks:
+    """Ranks by histogram, in memory that doesn't depend on the number of voxels."""
+
+    def __init__(self) -> None:
+        self._counts, self._values = np.zeros((N_RANK_BINS, 2), np.uint32), np.zeros(N_RANK_BINS, np.float32)
+
+    def add(self, p: np.ndarray, truth: np.ndarray) -> None:
+        count_ranks(p, truth, self._counts, self._values)
+
+    def areas(self) -> tuple[float, float]:
+        return areas_of_counts(self._counts, self._values)
 
 
 class _DistributionSums:
@@ -269,9 +297,9 @@ def warm_up_calibration() -> None:
     with one_process_at_a_time():
         score_probabilities(reference, np.full((2, 1, 2), 0.5), logits=True)
         score_probabilities(reference, np.full((1, 1, 2), 0.5), regions=[1], logits=True)
-        counts, values = np.zeros((N_RANK_BINS, 2), np.uint32), np.zeros(N_RANK_BINS, np.float32)
-        count_ranks(np.full(2, 0.5, np.float32), np.zeros(2, np.uint8), counts, values)
-        areas_of_counts(counts, values)
+        ranks = _CountedRanks()
+        ranks.add(np.full(2, 0.5, np.float32), np.zeros(2, np.uint8))
+        ranks.areas()
 
 
 def _values(label: LabelKey) -> tuple[int, ...]:

@@ -2,11 +2,12 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .label_score import LabelKey
+if TYPE_CHECKING:
+    from .label_score import LabelKey
 
 CALIBRATION_METRICS = ("cross_entropy", "brier", "ece", "auroc", "ap")
 MULTICLASS_METRICS = CALIBRATION_METRICS[:3]
@@ -117,7 +118,7 @@ class ProbabilityScores:
         source: What was scored: `probabilities` or `logits`.
     """
 
-    labels: Mapping[LabelKey, LabelProbabilityScore]
+    labels: "Mapping[LabelKey, LabelProbabilityScore]"
     multiclass: MulticlassScore | None
     source: str
 
@@ -142,7 +143,7 @@ class ProbabilityScores:
         multiclass = MulticlassScore(whole[0], whole[1], Reliability(np.array(whole[2]))) if whole else None
         return cls(labels, multiclass, plain["source"])
 
-    def _items(self) -> list[tuple[LabelKey, LabelProbabilityScore]]:
+    def _items(self) -> "list[tuple[LabelKey, LabelProbabilityScore]]":
         return list(self.labels.items())
 
 
