@@ -33,8 +33,8 @@ def open_for_case(
     """
     if path is None:
         raise CaseError(
-            f"{prediction_file}: calibration needs probabilities or logits, an .npz and a .pkl file for this case, "
-            "got only labels; save them when predicting"
+            f"{prediction_file}: needs probabilities or logits beside it, an .npz and a .pkl file, got only labels; "
+            "save them when predicting"
         )
     file = open_probabilities(path, source if source in ("probabilities", "logits") else None, dataset)
     try:
@@ -67,7 +67,7 @@ def score_file(
     """
     path = file.array.path
     geometry, reference_geometry = _of_equal_dimension(file.geometry, reference.geometry)
-    check_same_geometry(geometry, reference_geometry, path, reference.path)
+    check_same_geometry(geometry, reference_geometry, path, reference.path, resamples=False)
     keys = [label_key(label.values) for label in labels]
     try:
         unions = [channels.of(label.values) for label in labels]
@@ -76,13 +76,29 @@ def score_file(
     truth = reference.array.reshape(file.array.shape[1:])
     with errors_named(path):
         try:
-            return score_blocks(truth, _blocks(file, channels, unions), keys, channels, file.name, ignore_label)
+            return score_blocks(
+                truth, probability_blocks(file, channels, unions), keys, channels, file.name, ignore_label
+            )
         except ProbabilityError as error:
             raise CaseError(f"{path}: {error}") from error
 
 
-def _blocks(file: ProbabilityFile, channels: LabelChannels, unions: Sequence[Channels]) -> Iterator[ProbabilityBlock]:
-    """Yield the file's probabilities: channel after channel if that will do, because it is read faster so."""
+def probability_blocks(
+    file: ProbabilityFile, channels: LabelChannels, unions: Sequence[Channels] = ()
+) -> Iterator[ProbabilityBlock]:
+    """Yield the file's probabilities: channel after channel if that will do, because it is read faster so.
+
+    Args:
+        file: The probabilities or logits.
+        channels: What their channels are of.
+        unions: Channels to unite; a single one is yielded anyway.
+
+    Yields:
+        Blocks, those of the same rows in ascending order of channels.
+
+    Raises:
+        ProbabilityError: If a number is no probability.
+    """
     if file.name == "logits" or any(len(union) > 1 for union in unions):
         yield from blocks_of_slabs(file.array.slabs(), channels, unions, logits=file.name == "logits")
         return
