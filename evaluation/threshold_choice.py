@@ -32,7 +32,7 @@ class ChosenThreshold:
     Attributes:
         name: The label's name.
         threshold: The mask is where the probability is >= this; one of `THRESHOLDS`.
-        value: The metric there; None if the label is in no case.
+        value: The metric there; None if both masks are empty in all cases.
         n: Number of cases behind it; all cases if pooled.
         value_at_half: The metric at 0.5.
         n_at_half: Number of cases behind that.
@@ -73,7 +73,7 @@ def choose_thresholds(curves: Curves, metric: str, pooled: bool, predictions: Pa
         predictions: Folder of the cases.
 
     Returns:
-        The choice; 0.5 for a label that is in no case.
+        The choice; 0.5 for a label that overlaps at no threshold, such as one that is in no reference.
     """
     labels = {key: _chosen(own, metric, pooled, curves.n_cases) for key, own in curves.labels.items()}
     return ThresholdChoice(metric, pooled, labels, str(predictions.absolute()))
@@ -100,7 +100,7 @@ def _chosen(curves: LabelCurves, metric: str, pooled: bool, n_cases: int) -> Cho
     n = np.full(len(values), n_cases) if pooled else curve.n
     half = index_of(PLAIN_THRESHOLD)
     best = half
-    if not np.isnan(values).all():
+    if np.nanmax(values, initial=0) > 0:  # at 0 all voxels are predicted, so there is a value even without the label
         equal = np.flatnonzero(values >= np.nanmax(values) - 1e-12)
         best = int(equal[np.argmin(np.abs(equal - half))])
     return ChosenThreshold(
