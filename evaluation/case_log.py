@@ -15,9 +15,10 @@ import numpy as np
 from .case_scores import CaseScores, CaseTask
 from .dataset_labels import Label
 from .engine.compiled import engine_fingerprint
+from .probability_scores import ProbabilityScores
 
 FOLDER = ".cases"
-_FORMAT = 1
+_FORMAT = 2
 """To be changed with the meaning of a score, if the engine doesn't change with it."""
 
 
@@ -91,7 +92,16 @@ def _key(task: CaseTask) -> str:
     arrays = [npz, npz.with_suffix(".pkl")] if npz else []
     files = [*task.prediction.labels, *arrays, *task.reference.labels]
     stamps = [(str(path.absolute()), path.stat().st_size, path.stat().st_mtime_ns) for path in files if path.exists()]
-    settings = (task.source, task.labels, task.include_background, task.dataset, task.metrics, task.axis, task.resample)
+    settings = (
+        task.source,
+        task.labels,
+        task.include_background,
+        task.dataset,
+        task.metrics,
+        task.axis,
+        task.resample,
+        task.only_probabilities,
+    )
     return hashlib.sha256(repr((_FORMAT, engine_fingerprint(), task.case, stamps, settings)).encode()).hexdigest()
 
 
@@ -108,6 +118,7 @@ def _to_plain(scores: CaseScores) -> dict[str, Any]:
         "diagonals_mm": scores.diagonals_mm.tolist(),
         "axis": scores.axis,
         "warnings": list(scores.warnings),
+        "probabilities": scores.probabilities.to_plain() if scores.probabilities else None,
     }
 
 
@@ -125,4 +136,5 @@ def _from_plain(plain: dict[str, Any]) -> CaseScores:
         diagonals_mm=np.array(plain["diagonals_mm"], dtype=float),
         axis=plain["axis"],
         warnings=tuple(plain["warnings"]),
+        probabilities=ProbabilityScores.from_plain(plain["probabilities"]) if plain["probabilities"] else None,
     )

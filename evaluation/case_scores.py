@@ -6,14 +6,16 @@ from pathlib import Path
 
 import numpy as np
 
+from .case_probabilities import labels_with_channel, open_for_case, score_file
 from .dataset_labels import DatasetLabels, Label
 from .errors import CaseError
 from .geometry import check_same_geometry
 from .label_map import foreground_values
-from .label_score import LabelKey, Scores
+from .label_score import Scores, label_key
 from .metric_choice import MetricChoice
 from .pairs import CaseFiles
 from .probabilities import read_npz
+from .probability_scores import CALIBRATION_METRICS, ProbabilityScores
 from .readers import LabelImage, read_label_image
 from .resample import resampled_onto
 from .scoring import score
@@ -34,6 +36,7 @@ class CaseTask:
         metrics: Metrics of each label.
         axis: Array axis to cut slices along; None to score the whole image.
         resample: Whether a prediction on another grid is brought onto that of its reference.
+        only_probabilities: Whether nothing but the probabilities is scored, and no label map read.
     """
 
     case: str
@@ -46,6 +49,7 @@ class CaseTask:
     metrics: MetricChoice
     axis: int | None
     resample: bool = False
+    only_probabilities: bool = False
 
 
 @dataclass(frozen=True)
@@ -64,6 +68,7 @@ class CaseScores:
         diagonals_mm: Length of each image's diagonal in mm, shape (S,).
         axis: Array axis that slices were cut along; None for whole images.
         warnings: What a reader should know about the files.
+        probabilities: Scores of the probabilities, where they were asked for.
     """
 
     case: str
@@ -77,6 +82,7 @@ class CaseScores:
     diagonals_mm: np.ndarray
     axis: int | None
     warnings: tuple[str, ...] = ()
+    probabilities: ProbabilityScores | None = None
 
     def for_labels(self, labels: tuple[Label, ...], metrics: MetricChoice) -> "CaseScores":
         """Return the scores with labels added that occur in other cases only.
@@ -169,27 +175,73 @@ def read_case(task: CaseTask) -> CaseImages:
 
 
 def _score_case(task: CaseTask) -> CaseScores:
+    if task.only_probabilities:
+        return _score_probabilities(task, read_label_image(task.reference.label_file()))
     images = read_case(task)
     reference, prediction = images.reference, images.prediction
     labels = task.labels if task.labels is not None else _labels_in(reference, prediction, task.include_background)
+    probabilities = None
+    if task.metrics.options.wants_calibration:
+        labels, probabilities = _probabilities(task, reference, labels)
     scores, diagonals_mm = [], []
     for reference_image, prediction_image, spacing in _images(reference, prediction, task.axis):
         scores.append(_score_image(task, labels, reference_image, prediction_image, spacing))
         diagonals_mm.append(np.linalg.norm(np.multiply(reference_image.shape, spacing)))
-    by_label = {label.key: [image[_key(label)] for image in scores] for label in labels}
+    by_label = {label.key: [image[label_key(label.values)] for image in scores] for label in labels}
     return CaseScores(
         case=task.case,
         prediction_file=prediction.path,
         reference_file=reference.path,
         source=images.source,
         labels=labels,
-        values={key: np.array([list(one.metrics().values()) for one in images]) for key, images in by_label.items()},
+        values={
+            label.key: np.array([[*one.metrics().values(), *_calibration(probabilities, label)] for one in images])
+            for label, images in zip(labels, by_label.values(), strict=True)
+        },
         missed=_flags([[one.is_missed for one in images] for images in by_label.values()], len(scores)),
         spurious=_flags([[one.is_spurious for one in images] for images in by_label.values()], len(scores)),
         diagonals_mm=np.array(diagonals_mm),
         axis=task.axis if task.axis is None or reference.array.ndim == 3 else 0,
         warnings=(*images.warnings, *_warnings(task, reference, prediction)),
+        probabilities=probabilities,
     )
+
+
+def _score_probabilities(task: CaseTask, reference: LabelImage) -> CaseScores:
+    labels, probabilities = _probabilities(task, reference, task.labels or ())
+    assert task.prediction.npz is not None, "there were probabilities"
+    return CaseScores(
+        case=task.case,
+        prediction_file=task.prediction.npz,
+        reference_file=reference.path,
+        source=probabilities.source,
+        labels=labels,
+        values={},
+        missed=np.zeros((1, 0), bool),
+        spurious=np.zeros((1, 0), bool),
+        diagonals_mm=np.zeros(1),
+        axis=None,
+        probabilities=probabilities,
+    )
+
+
+def _probabilities(
+    task: CaseTask, reference: LabelImage, labels: tuple[Label, ...]
+) -> tuple[tuple[Label, ...], ProbabilityScores]:
+    """Return the labels, which may be those of the channels too, and the scores of the probabilities."""
+    some_file = task.prediction.npz or task.prediction.labels[0]
+    file, channels = open_for_case(task.prediction.npz, some_file, task.source, task.dataset)
+    if task.labels is None:
+        labels = labels_with_channel(channels, labels)
+    ignore_label = task.dataset.ignore_label if task.dataset else None
+    return labels, score_file(file, channels, reference, labels, ignore_label)
+
+
+def _calibration(scores: ProbabilityScores | None, label: Label) -> list[float]:
+    if scores is None:
+        return []
+    own = scores.labels.get(label_key(label.values))
+    return list(own.metrics().values()) if own else [float("nan")] * len(CALIBRATION_METRICS)
 
 
 def _on_same_grid(prediction: LabelImage, reference: LabelImage, resample: bool) -> tuple[LabelImage, tuple[str, ...]]:
@@ -217,10 +269,10 @@ def _score_image(
         reference,
         prediction,
         spacing_mm,
-        [_key(label) for label in labels],
-        nsd_tolerance_mm={_key(label): task.metrics.tolerances_of(label) for label in labels},
+        [label_key(label.values) for label in labels],
+        nsd_tolerance_mm={label_key(label.values): task.metrics.tolerances_of(label) for label in labels},
         ignore_label=task.dataset.ignore_label if task.dataset else None,
-        options=task.metrics.options,
+        options=task.metrics.options.of_masks,
     )
 
 
@@ -257,10 +309,6 @@ def _images(
 def _labels_in(reference: LabelImage, prediction: LabelImage, include_background: bool) -> tuple[Label, ...]:
     background = (Label((0,), "background"),) if include_background else ()
     return background + tuple(Label((value,)) for value in foreground_values(reference.array, prediction.array))
-
-
-def _key(label: Label) -> LabelKey:
-    return label.values[0] if len(label.values) == 1 else label.values
 
 
 def _flags(by_label: list[list[bool]], n_images: int) -> np.ndarray:

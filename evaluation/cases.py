@@ -9,8 +9,11 @@ from typing import Any
 
 from tqdm import tqdm
 
+from .calibration import warm_up_calibration
 from .case_log import FOLDER, CaseLog
 from .case_scores import CaseFailure, CaseScores, CaseTask, score_case
+from .curves import make_curves
+from .curves_file import CURVES_FILE, remove_curves, write_curves
 from .dataset_labels import Label, LabelRequest, choose_labels, read_dataset_json
 from .errors import EvaluationError
 from .metric_choice import ToleranceRequest, choose_metrics
@@ -35,6 +38,7 @@ class Evaluation:
         failures: Cases that couldn't be scored, and why.
         unpredicted: Cases that have a reference and no prediction.
         complete: Whether every case was scored, and with `require_all` every reference.
+        curves_path: The file curves.json, None if calibration wasn't asked for.
     """
 
     summary: Mapping[str, Any]
@@ -43,6 +47,7 @@ class Evaluation:
     failures: tuple[CaseFailure, ...]
     unpredicted: tuple[str, ...]
     complete: bool
+    curves_path: Path | None = None
 
 
 def evaluate_folder(
@@ -62,7 +67,7 @@ def evaluate_folder(
     resample: bool = False,
     progress: bool = False,
 ) -> Evaluation:
-    """Score every prediction in a folder and write metrics.csv and summary.json.
+    """Score every prediction in a folder and write metrics.csv, summary.json and if calibration is wanted curves.json.
 
     Args:
         predictions: Folder with `<case>.nii.gz` or `<case>.npz` and `<case>.pkl`.
@@ -91,8 +96,8 @@ def evaluate_folder(
             failures.
     """
     predictions, references, output = Path(predictions), Path(references), Path(output)
-    _check_options(source, workers, axis)
-    found, known = _find_both(predictions, references)
+    _check_options(source, workers, axis, metric_options)
+    found, known = find_both(predictions, references)
     json_path = Path(dataset_json) if dataset_json is not None else find_dataset_json(predictions, references)
     dataset = read_dataset_json(json_path) if json_path else None
     wanted = choose_labels(labels, dataset, include_background)
@@ -106,7 +111,7 @@ def evaluate_folder(
     ]
     log = CaseLog(output / FOLDER)
     scored, failures = score_cases(tasks, workers, progress, log)
-    failures += [_without_reference(case, files, references) for case, files in found.items() if case not in known]
+    failures += [without_reference(case, files, references) for case, files in found.items() if case not in known]
     failures.sort(key=lambda failure: failure.case)
     unpredicted = tuple(case for case in known if case not in found)
     chosen = wanted if wanted is not None else _labels_of(scored)
@@ -125,27 +130,48 @@ def evaluate_folder(
         "resample": resample,
     }
     summary = make_summary(scored, failures, unpredicted, chosen, metrics, options, axis)
+    if metric_options.wants_calibration:
+        write_curves(output / CURVES_FILE, make_curves(scored, chosen))
+    else:
+        remove_curves(output)
     paths = write_results(output, scored, metrics, summary, by_slice=axis is not None)
     if not failures:
         log.remove()
     complete = not failures and not (require_all and unpredicted)
-    return Evaluation(summary, *paths, tuple(failures), unpredicted, complete)
+    curves_path = output / CURVES_FILE if metric_options.wants_calibration else None
+    return Evaluation(summary, *paths, tuple(failures), unpredicted, complete, curves_path)
 
 
 def _plain(options: MetricOptions) -> dict[str, Any]:
     return {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(options).items()}
 
 
-def _check_options(source: str, workers: int, axis: int | None) -> None:
+def _check_options(source: str, workers: int, axis: int | None, metrics: MetricOptions) -> None:
     if source not in SOURCES:
         raise EvaluationError(f"--source: must be one of {', '.join(SOURCES)}, got {source!r}")
     if workers < 1:
         raise EvaluationError(f"--workers: must be >= 1, got {workers}")
     if axis not in (None, 0, 1, 2):
         raise EvaluationError(f"--axis: must be 0, 1 or 2 (z, y, x), got {axis}")
+    if axis is not None and metrics.wants_calibration:
+        raise EvaluationError(
+            "--also calibration: must be of whole images, got slices; use python -m evaluation.test3d"
+        )
 
 
-def _find_both(predictions: Path, references: Path) -> tuple[dict[str, CaseFiles], dict[str, CaseFiles]]:
+def find_both(predictions: Path, references: Path) -> tuple[dict[str, CaseFiles], dict[str, CaseFiles]]:
+    """Find the cases of both folders.
+
+    Args:
+        predictions: Folder of predictions.
+        references: Folder of references.
+
+    Returns:
+        Files of the predictions by case, and those of the references.
+
+    Raises:
+        EvaluationError: If a folder can't be listed or holds no case.
+    """
     found = find_cases(predictions, with_npz=True, option="--predictions")
     known = find_cases(references, with_npz=False, option="--references")
     return found, known
@@ -154,24 +180,24 @@ def _find_both(predictions: Path, references: Path) -> tuple[dict[str, CaseFiles
 def score_cases(
     tasks: Sequence[CaseTask], workers: int, progress: bool, log: CaseLog, title: str = "scoring"
 ) -> tuple[list[CaseScores], list[CaseFailure]]:
-    """Score cases that aren't finished yet.
+    """Score cases that aren't finished yet, several at once.
 
     Args:
-        tasks: The cases and how to score them.
+        tasks: Cases and how to score them.
         workers: Number of processes, >= 1.
         progress: Whether to show a progress bar on stderr.
-        log: Knows the finished cases, and is told of new ones.
+        log: Where finished cases are written down.
         title: What the progress bar says.
 
     Returns:
-        Scores sorted by case, and the cases that couldn't be scored.
+        Scores of the cases, sorted by case, and those that couldn't be scored.
     """
     finished = log.finished(tasks)
     scored = list(finished.values())
     failures: list[CaseFailure] = []
     waiting = [task for task in tasks if task.case not in finished]
     if waiting:
-        _compile(progress)
+        _compile(progress, waiting[0])
     with tqdm(total=len(tasks), initial=len(scored), desc=title, unit="case", disable=not progress) as bar:
         for index, result in run_tasks(score_case, waiting, workers, _killed):
             if isinstance(result, CaseScores):
@@ -183,14 +209,17 @@ def score_cases(
     return sorted(scored, key=lambda case: case.case), failures
 
 
-def _compile(progress: bool) -> None:
+def _compile(progress: bool, task: CaseTask) -> None:
     """Compile the engine before other processes need it, and say so if it takes more than a moment."""
     text = "compiling the metrics, once after installation ..."
     notice = Timer(1.5, print, [text], {"file": sys.stderr})
     if progress:
         notice.start()
     try:
-        warm_up()
+        if not task.only_probabilities:
+            warm_up()
+        if task.only_probabilities or task.metrics.options.wants_calibration:
+            warm_up_calibration()
     finally:
         notice.cancel()
 
@@ -202,7 +231,17 @@ def _killed(task: CaseTask) -> CaseFailure:
     )
 
 
-def _without_reference(case: str, files: CaseFiles, references: Path) -> CaseFailure:
+def without_reference(case: str, files: CaseFiles, references: Path) -> CaseFailure:
+    """Return the failure of a prediction that has no reference.
+
+    Args:
+        case: Its name.
+        files: Its files.
+        references: Folder of references.
+
+    Returns:
+        What to report.
+    """
     file = files.labels[0] if files.labels else files.npz
     return CaseFailure(case, f"{file}: has no reference {case} in {references}; add it or remove the prediction")
 

@@ -9,9 +9,8 @@ from .cases import Evaluation, evaluate_folder
 from .command import EXIT_INCOMPLETE, EXIT_OK, Command, until_reader_leaves
 from .dataset_labels import LabelRequest
 from .errors import EvaluationError
-from .extra_metrics import EXTRA_METRICS
 from .metric_choice import OPTION, ToleranceRequest
-from .metric_options import DEFAULT_TOLERANCE_MM, MetricOptions
+from .metric_options import ALSO, DEFAULT_TOLERANCE_MM, MetricOptions
 from .pairs import SOURCES
 from .parallel import default_workers
 from .report_table import format_table
@@ -19,6 +18,7 @@ from .surface import BOUNDARIES, DIRECTIONS
 
 _RESULTS = """\
 Results: metrics.csv (one row a case, label and metric) and summary.json (averages, definitions, versions, files).
+With --also calibration: curves.json (reliability, and Dice by threshold).
 Exit code: 0 all scored; 1 some cases couldn't be scored, the others are; 2 nothing could be done; 130 interrupted."""
 
 
@@ -131,7 +131,7 @@ def _add_options(parser: argparse.ArgumentParser, slices: bool) -> None:
     )
     add("--boundary", choices=BOUNDARIES, default="voxel", help="surface of HD, ASSD and MASD (default: voxel)")
     add("--nsd-boundary", choices=BOUNDARIES, default="dual", help="surface of the surface Dice (default: dual)")
-    add("--also", nargs="+", default=[], choices=EXTRA_METRICS, help="further metrics")
+    add("--also", nargs="+", default=[], choices=ALSO, help="further metrics; calibration needs .npz files")
     add(
         "--boundary-width-mm",
         type=float,
@@ -149,9 +149,10 @@ def _add_options(parser: argparse.ArgumentParser, slices: bool) -> None:
 
 
 def _report(evaluation: Evaluation, *, require_all: bool) -> None:
+    curves = [evaluation.curves_path] if evaluation.curves_path else []
     with until_reader_leaves():
         print(format_table(evaluation.summary))
-        print(f"\n{evaluation.metrics_path}\n{evaluation.summary_path}")
+        print("", evaluation.metrics_path, evaluation.summary_path, *curves, sep="\n")
     for warning in evaluation.summary["warnings"]:
         print(f"warning: {warning}", file=sys.stderr)
     if evaluation.unpredicted:

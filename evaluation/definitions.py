@@ -38,13 +38,61 @@ _METRICS = {
     "sq": "segmentation quality: mean IoU of matched components; nan if there are none",
     "rq": "recognition quality: F1 of matched components",
 }
+_PROBABILITIES = {
+    "cross_entropy": (
+        "mean over voxels of -ln(probability of the truth), label against all others, in nats; probabilities are kept "
+        "1e-7 away from 0 and 1"
+    ),
+    "brier": "mean over voxels of (probability - truth)^2, label against all others",
+    "ece": (
+        "expected calibration error: mean over voxels of |mean probability - share of true voxels| of the voxel's bin; "
+        "15 bins of equal width, lower edges included, 1 in the last"
+    ),
+    "auroc": (
+        "area under the ROC curve over the image's voxels, ties count half; nan if the reference has no voxel of the "
+        "label, or no other"
+    ),
+    "ap": (
+        "average precision over the image's voxels: sum of (recall - recall before) * precision over descending "
+        "probabilities; nan as auroc"
+    ),
+}
+_PROBABILITY_POLICY = {
+    "probabilities": (
+        "from the .npz file whatever --source says about masks: `probabilities`, else `logits` (softmax over channels, "
+        "with regions sigmoid); rounded to float32; those up to 0.001 outside [0, 1] count as 0 or 1. A region of "
+        "labels that exclude each other has the sum of their probabilities; the background among regions has none: nan"
+    ),
+    "ranks": (
+        "auroc and ap are exact up to 2^24 voxels times labels; beyond, probabilities share a rank if they agree to 16 "
+        "bits (12 below 2^-10; near 1 it is 1 - p that counts), which changes them by less than about 1e-6"
+    ),
+    "probabilities_of_label_in_neither": (
+        "cross_entropy, brier and ece are those of the image's voxels all the same, auroc and ap nan"
+    ),
+}
+_CURVES = {
+    "dice by threshold": (
+        "of the mask p >= threshold, both compared as they are stored (float32 against float64): a float32 0.7 is "
+        "below 0.7; not applicable where mask and reference are both empty, 0 where one is"
+    ),
+    "iou by threshold": "likewise",
+    "mean": "over the n cases where it applies; n changes with the threshold where a reference lacks the label",
+    "pooled": "from TP, FP and FN summed over cases",
+    "reliability": "voxels of all cases together; bins as for ece",
+    "multiclass": (
+        "all channels together: cross_entropy is the mean of -ln(probability of the true label), brier the mean of the "
+        "squared error summed over labels, ece that of the likeliest label; voxels whose true label has no channel are "
+        "left out"
+    ),
+}
 _NSD = "normalised surface distance (surface Dice): share of both surfaces within the tolerance in the name, in mm"
 _BOUNDARY_IOU = (
     "IoU of the mask's voxels that are at most the width in the name, in mm, from a border voxel; Cheng et al. 2021"
 )
 _POLICY = {
     "overlap": "counted in one int64 confusion matrix; labels that form a region are united first",
-    "label_in_neither": "every metric nan, counted in n_na",
+    "label_in_neither": "every metric of masks nan, counted in n_na",
     "label_in_one_only": (
         "dice, iou, vs, nsd 0; voe 1; distances inf; ratios with denominator 0 nan: precision if nothing was "
         "predicted, sensitivity if there is nothing to find"
@@ -62,7 +110,7 @@ _POLICY = {
         "n_missed and n_spurious are sums over labels"
     ),
 }
-_LESS_IS_BETTER = ("voe", "lesion_fp", "lesion_fn")
+_LESS_IS_BETTER = ("voe", "lesion_fp", "lesion_fn", "cross_entropy", "brier", "ece")
 _NEITHER = ("rvd", "reference_ml", "prediction_ml", "lesion_tp")
 _SLICES = {
     "image": "one slice; slices are cut along array axis `axis` of (z, y, x)",
@@ -110,10 +158,23 @@ def describe(metrics: Iterable[str], options: MetricOptions, *, slices: bool) ->
     """
     used = {metric: _definition(metric, options) for metric in metrics}
     surfaces = {"surface": _SURFACES[options.boundary], "surface of nsd": _SURFACES[options.nsd_boundary]}
-    return used | surfaces | _POLICY | (_SLICES if slices else {"image": "the whole file, in 3D or 2D as it is"})
+    image = _SLICES if slices else {"image": "the whole file, in 3D or 2D as it is"}
+    return used | surfaces | _POLICY | (_PROBABILITY_POLICY if options.wants_calibration else {}) | image
+
+
+def describe_probabilities() -> dict[str, str]:
+    """Return the definitions of everything in curves.json.
+
+    Returns:
+        Definitions by name.
+    """
+    ignored = {"ignore_label": _POLICY["ignore_label"]}
+    return _PROBABILITIES | _PROBABILITY_POLICY | ignored | _CURVES
 
 
 def _definition(metric: str, options: MetricOptions) -> str:
+    if metric in _PROBABILITIES:
+        return _PROBABILITIES[metric]
     if metric.startswith("nsd_"):
         return _NSD
     if metric.startswith("boundary_iou_"):

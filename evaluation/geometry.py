@@ -88,7 +88,9 @@ def geometry_from_nifti(shape: Sequence[int], affines_ras: Sequence[np.ndarray],
     return Geometry(tuple(shape), _positive(spacing)[::-1], affines)
 
 
-def check_same_geometry(prediction: Geometry, reference: Geometry, prediction_file: Path, reference_file: Path) -> None:
+def check_same_geometry(
+    prediction: Geometry, reference: Geometry, prediction_file: Path, reference_file: Path, *, resamples: bool = True
+) -> None:
     """Refuse two grids that aren't the same.
 
     They are if the shapes are equal and every voxel corner coincides within 1 % of the smallest spacing. Where a file
@@ -99,6 +101,7 @@ def check_same_geometry(prediction: Geometry, reference: Geometry, prediction_fi
         reference: Grid of the reference.
         prediction_file: File that the first was read from, for the message.
         reference_file: File that the second was read from, for the message.
+        resamples: Whether `--resample` could help.
 
     Raises:
         CaseError: If the grids differ; names both files.
@@ -122,7 +125,7 @@ def check_same_geometry(prediction: Geometry, reference: Geometry, prediction_fi
         difference = f"spacing {_text(prediction.spacing_mm)} mm against {_text(reference.spacing_mm)} mm"
     raise CaseError(
         f"{prediction_file} and {reference_file}: the geometries must be the same, got {difference}; "
-        "resample the prediction onto the grid of the reference, or let --resample do it"
+        f"resample the prediction onto the grid of the reference{', or let --resample do it' * resamples}"
     )
 
 
@@ -136,6 +139,27 @@ def _in_array_order(affine_xyz: np.ndarray) -> np.ndarray:
     """Reverse the index axes of an affine: (x, y, z) -> (z, y, x)."""
     ndim = affine_xyz.shape[0] - 1
     return affine_xyz[:, [*range(ndim)[::-1], ndim]]
+
+
+def nifti_affine(geometry: Geometry) -> np.ndarray:
+    """Return the matrix that a NIfTI file of a grid needs.
+
+    Args:
+        geometry: The grid.
+
+    Returns:
+        Matrix (4, 4) from (i, j, k) to RAS mm, for the array with its axes reversed; one at the origin if the grid
+        doesn't say where it lies.
+    """
+    ndim = len(geometry.shape)
+    affine = np.eye(4)
+    if not geometry.affines:
+        affine[:ndim, :ndim] = np.diag(geometry.spacing_mm[::-1])
+        return affine
+    own = _in_array_order(geometry.affines[0])  # reversing twice gives the order of the file
+    n_world = own.shape[0] - 1
+    affine[:n_world, :ndim], affine[:n_world, 3] = own[:n_world, :ndim], own[:n_world, -1]
+    return _LPS_FROM_RAS @ affine
 
 
 def _positive(spacing: Sequence[float]) -> tuple[float, ...]:

@@ -10,6 +10,11 @@ LabelKey = int | tuple[int, ...]
 """One label value, or the values that make up a region."""
 
 
+def label_key(values: tuple[int, ...]) -> LabelKey:
+    """Return what stands for a label in the scores of arrays: its value, or the values of a region."""
+    return values[0] if len(values) == 1 else values
+
+
 @dataclass(frozen=True)
 class LabelScore:
     """All metrics of one label. What a metric is when a mask is empty: see `evaluation.definitions`.

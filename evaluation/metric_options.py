@@ -1,15 +1,20 @@
 """Which metrics are computed, and how each that has a choice is defined."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from .extra_metrics import EXTRA_METRICS
+from .probability_scores import CALIBRATION_METRICS
 from .surface import BOUNDARIES, DIRECTIONS
 
 DEFAULT_TOLERANCE_MM = 2.0
 OVERLAP_METRICS = ("dice", "iou", "precision", "sensitivity", "specificity", "vs", "voe")
+CALIBRATION = "calibration"
+"""Asks for the metrics of probabilities, which stand behind all others."""
+
+ALSO = (*EXTRA_METRICS, CALIBRATION)
 VOLUME_METRICS = ("rvd", "reference_ml", "prediction_ml")
 
 
@@ -22,7 +27,7 @@ class MetricOptions:
         hd_directions: `max`: the larger of the two directed percentiles; `union`: that of both directions together.
         boundary: Surface of the Hausdorff and mean distances: `voxel` or `dual`.
         nsd_boundary: Surface of the normalised surface distance.
-        also: Groups of further metrics: `boundary_iou`, `cldice`, `lesions`.
+        also: Groups of further metrics: `boundary_iou`, `cldice`, `lesions`; for files also `calibration`.
         boundary_width_mm: Width of the band along the border in which boundary IoU looks, >= 0.
     """
 
@@ -48,9 +53,9 @@ class MetricOptions:
             if value not in known:
                 raise ValueError(f"{name} must be one of {', '.join(known)}, got {value!r}")
         object.__setattr__(self, "also", tuple(dict.fromkeys(self.also)))
-        unknown = [name for name in self.also if name not in EXTRA_METRICS]
+        unknown = [name for name in self.also if name not in ALSO]
         if unknown:
-            raise ValueError(f"also must name some of {', '.join(EXTRA_METRICS)}, got {unknown[0]!r}")
+            raise ValueError(f"also must name some of {', '.join(ALSO)}, got {unknown[0]!r}")
         object.__setattr__(self, "boundary_width_mm", float(self.boundary_width_mm))
         if not (np.isfinite(self.boundary_width_mm) and self.boundary_width_mm >= 0):
             raise ValueError(f"boundary_width_mm must be a number >= 0, got {self.boundary_width_mm}")
@@ -65,8 +70,20 @@ class MetricOptions:
             The names.
         """
         distances = ("hd_mm", *map(hd_name, self.hd_percentiles), "assd_mm", "masd_mm")
-        extra = (name for group in self.also for name in EXTRA_METRICS[group].names(self.boundary_width_mm))
-        return (*OVERLAP_METRICS, *distances, *map(nsd_name, tolerances_mm), *VOLUME_METRICS, *extra)
+        of_masks = (EXTRA_METRICS[group] for group in self.of_masks.also)
+        extra = (name for group in of_masks for name in group.names(self.boundary_width_mm))
+        calibration = CALIBRATION_METRICS if self.wants_calibration else ()
+        return (*OVERLAP_METRICS, *distances, *map(nsd_name, tolerances_mm), *VOLUME_METRICS, *extra, *calibration)
+
+    @property
+    def wants_calibration(self) -> bool:
+        """Return whether probabilities are scored too."""
+        return CALIBRATION in self.also
+
+    @property
+    def of_masks(self) -> "MetricOptions":
+        """Return the same without what needs probabilities."""
+        return replace(self, also=tuple(group for group in self.also if group != CALIBRATION))
 
 
 def hd_name(percentile: float) -> str:

@@ -1,25 +1,78 @@
 """Label maps from the npz files that hold a network's probabilities or logits."""
 
-import math
 import zipfile
 from collections.abc import Iterator
-from itertools import product
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
-from typing import IO
 
 import numpy as np
 
 from .dataset_labels import DatasetLabels
 from .errors import CaseError
 from .geometry import Geometry, geometry_from_nifti, geometry_from_sitk
+from .npz_slabs import Block, NpzArray, open_npz_array
 from .pickles import load_plain_pickle
 
 ARRAY_NAMES = ("probabilities", "logits")
 
-Block = tuple[int, slice, np.ndarray]
-"""A channel, some of its rows along the next axis, and the values there."""
 
-_BLOCK_VOXELS = 1 << 22
+@dataclass(frozen=True)
+class ProbabilityFile:
+    """An array of probabilities or logits on disk, and its grid.
+
+    Attributes:
+        array: The array, (K, D, H, W) or (K, H, W).
+        name: `probabilities` or `logits`.
+        geometry: Where the voxels lie; that of (H, W) if the array is (K, 1, H, W) and the image was 2D.
+    """
+
+    array: NpzArray
+    name: str
+    geometry: Geometry
+
+
+@contextmanager
+def errors_named(path: Path) -> Iterator[None]:
+    """Turn whatever goes wrong while a file is read into a CaseError that names it.
+
+    Args:
+        path: The file.
+
+    Raises:
+        CaseError: If the block raises any error.
+    """
+    try:
+        yield
+    except CaseError:
+        raise
+    except Exception as error:  # zip, zlib and the npy header each have errors of their own
+        raise CaseError(
+            f"{path}: can't be read: {type(error).__name__}: {error}; write the prediction again"
+        ) from error
+
+
+def open_probabilities(path: Path, array_name: str | None, dataset: DatasetLabels | None) -> ProbabilityFile:
+    """Find the probabilities or logits in a prediction, without reading them.
+
+    Args:
+        path: File with an array (K, D, H, W) or (K, H, W), its geometry in a .pkl file of the same name.
+        array_name: `probabilities` or `logits`; None for the first that is there.
+        dataset: Labels of dataset.json, None if there is none.
+
+    Returns:
+        Where they are.
+
+    Raises:
+        CaseError: If a file is missing or damaged, or doesn't fit dataset.json; names the file.
+    """
+    with errors_named(path), zipfile.ZipFile(path) as archive:
+        name = _array_name(path, archive, array_name)
+        array = open_npz_array(path, archive, name)
+        if len(array.shape) not in (3, 4):
+            raise CaseError(f"{path}: {name} must be (K, D, H, W) or (K, H, W), got shape {array.shape}")
+        _check_channels(path, name, array.shape[0], dataset)
+    return ProbabilityFile(array, name, read_pickled_geometry(path.with_suffix(".pkl"), array.shape[1:]))
 
 
 def read_npz(path: Path, array_name: str | None, dataset: DatasetLabels | None) -> tuple[np.ndarray, Geometry, str]:
@@ -40,27 +93,15 @@ def read_npz(path: Path, array_name: str | None, dataset: DatasetLabels | None) 
     Raises:
         CaseError: If a file is missing or damaged, or doesn't fit dataset.json; names the file.
     """
-    try:
-        with zipfile.ZipFile(path) as archive:
-            name = _array_name(path, archive, array_name)
-            with archive.open(f"{name}.npy") as stream:
-                shape, blocks = _open_array(stream)
-                if len(shape) not in (3, 4):
-                    raise CaseError(f"{path}: {name} must be (K, D, H, W) or (K, H, W), got shape {shape}")
-                _check_channels(path, name, shape[0], dataset)
-                regions = dataset.regions_class_order if dataset and dataset.has_regions else None
-                threshold = 0.5 if name == "probabilities" else 0.0
-                label_map = _largest(shape, blocks) if regions is None else _painted(shape, blocks, regions, threshold)
-    except CaseError:
-        raise
-    except Exception as error:  # zip, zlib and the npy header each have errors of their own
-        raise CaseError(
-            f"{path}: can't be read: {type(error).__name__}: {error}; write the prediction again"
-        ) from error
-    geometry = read_pickled_geometry(path.with_suffix(".pkl"), label_map.shape)
-    if len(geometry.shape) < label_map.ndim:
+    file = open_probabilities(path, array_name, dataset)
+    regions = dataset.regions_class_order if dataset and dataset.has_regions else None
+    threshold = 0.5 if file.name == "probabilities" else 0.0
+    with errors_named(path):
+        shape, blocks = file.array.shape, file.array.blocks()
+        label_map = _largest(shape, blocks) if regions is None else _painted(shape, blocks, regions, threshold)
+    if len(file.geometry.shape) < label_map.ndim:
         label_map = label_map[0]
-    return label_map, geometry, name
+    return label_map, file.geometry, file.name
 
 
 def read_pickled_geometry(path: Path, shape: tuple[int, ...]) -> Geometry:
@@ -122,40 +163,6 @@ def _check_channels(path: Path, name: str, n_channels: int, dataset: DatasetLabe
             f"{dataset.path}: regions_class_order must have {expected} entries to turn {path.name} into labels, "
             f"got {list(dataset.regions_class_order)}; add it"
         )
-
-
-def _open_array(stream: IO[bytes]) -> tuple[tuple[int, ...], Iterator[Block]]:
-    """Return the shape of a .npy stream and an iterator over its blocks."""
-    version = np.lib.format.read_magic(stream)
-    read_header = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
-    shape, fortran_order, dtype = read_header(stream)
-    if dtype.kind not in "fiu":
-        raise ValueError(f"the array must hold numbers, got {dtype}")
-    if 0 in shape:
-        raise ValueError(f"the array must not be empty, got shape {shape}")
-    if fortran_order:
-        whole = _read_exactly(stream, shape[::-1], dtype).T
-        return shape, ((channel, slice(None), whole[channel]) for channel in range(shape[0]))
-    return shape, _blocks(stream, shape, dtype)
-
-
-def _blocks(stream: IO[bytes], shape: tuple[int, ...], dtype: np.dtype) -> Iterator[Block]:
-    n_rows = max(1, _BLOCK_VOXELS // math.prod(shape[2:]))
-    for channel, start in product(range(shape[0]), range(0, shape[1], n_rows)):
-        rows = slice(start, min(start + n_rows, shape[1]))
-        yield channel, rows, _read_exactly(stream, (rows.stop - rows.start, *shape[2:]), dtype)
-    stream.read(1)  # reaches the end, where the checksum is compared
-
-
-def _read_exactly(stream: IO[bytes], shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
-    n_bytes = math.prod(shape) * dtype.itemsize
-    data = stream.read(n_bytes)
-    if len(data) < n_bytes:
-        raise EOFError(f"the array is cut short, {n_bytes - len(data)} bytes are missing")
-    values = np.frombuffer(data, dtype).reshape(shape)
-    if np.isnan(values).any():
-        raise ValueError("it holds nan")
-    return values
 
 
 def _largest(shape: tuple[int, ...], blocks: Iterator[Block]) -> np.ndarray:

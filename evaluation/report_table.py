@@ -22,7 +22,7 @@ def format_table(summary: Mapping[str, Any]) -> str:
     """
     views = list(summary["foreground_mean"])
     units = {"metrics": "images", "pooled_over_slices": "all slices", "mean_of_cases": "mean of each case"}
-    tables = [f"{units[view]}: mean (standard deviation)\n{_layout(_rows(summary, view))}" for view in views]
+    tables = [f"{units[view]}: mean (standard deviation)\n{layout(_rows(summary, view))}" for view in views]
     return "\n\n".join([f"Cases scored: {summary['n_cases']}", *tables, _NOTE])
 
 
@@ -70,7 +70,15 @@ def _number(value: float | None) -> str:
     return "-" if value is None else f"{value:.3f}"
 
 
-def _layout(rows: Sequence[Sequence[str]]) -> str:
+def layout(rows: Sequence[Sequence[str]]) -> str:
+    """Lay out a table: the first two columns to the left, numbers to the right, a line below the header.
+
+    Args:
+        rows: Cells, the header first.
+
+    Returns:
+        The table.
+    """
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     lines = []
     for row in rows:

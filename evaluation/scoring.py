@@ -61,6 +61,8 @@ def score(
     reference = as_label_map(reference, "reference")
     prediction = as_label_map(prediction, "prediction")
     spacing = _checked_spacing(reference, prediction, spacing_mm)
+    if options.wants_calibration:
+        raise ValueError("also: calibration needs probabilities, which score() isn't given; use score_probabilities")
     if labels is not None and (isinstance(labels, str) or not isinstance(labels, Iterable)):
         raise ValueError(f"labels must be a list of labels, got {labels!r}; put it in brackets")
     regions = None if labels is None else {_hashable(label): _region(label) for label in labels}

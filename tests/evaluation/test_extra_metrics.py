@@ -90,7 +90,7 @@ def test_lesions_that_touch_at_a_corner_are_one():
 @pytest.mark.parametrize(
     ("wrong", "message"),
     [
-        ({"also": ("dice",)}, "also must name some of boundary_iou, cldice, lesions, got 'dice'"),
+        ({"also": ("dice",)}, "also must name some of boundary_iou, cldice, lesions, calibration, got 'dice'"),
         ({"boundary_width_mm": -1}, "boundary_width_mm must be a number >= 0, got -1"),
     ],
 )

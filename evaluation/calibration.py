@@ -1,0 +1,321 @@
+"""Score probabilities against a reference, in pieces that needn't all be in memory."""
+
+from collections.abc import Iterable, Iterator, Sequence
+
+import numpy as np
+
+from .engine.class_probabilities import add_channel, add_top, sigmoid, softmax
+from .engine.compiled import one_process_at_a_time
+from .engine.probability_counts import (
+    LEFT_OUT,
+    N_RANK_BINS,
+    add_probabilities,
+    areas_of_counts,
+    areas_of_keys,
+    count_ranks,
+    rank_keys,
+)
+from .label_channels import Channels, LabelChannels
+from .label_map import as_label_map
+from .label_score import LabelKey
+from .probability_scores import (
+    N_BINS,
+    THRESHOLDS,
+    LabelProbabilityScore,
+    MulticlassScore,
+    ProbabilityScores,
+    Reliability,
+)
+
+ACCEPTED_EXCESS = 1e-3
+"""How far outside [0, 1] a probability may lie, for rounding; it is then taken as 0 or 1."""
+
+MOST_SORTED = 1 << 24
+"""Voxels times labels up to which ranks are exact; beyond, voxels of nearly the same probability share one."""
+
+_ROWS_VALUES = 1 << 20
+
+ProbabilityBlock = tuple[Channels, slice, np.ndarray]
+"""Channels, some rows along the first spatial axis, and the probability there of being in any of the channels."""
+
+
+class ProbabilityError(ValueError):
+    """Say that numbers are no probabilities, or logits that give none."""
+
+
+def score_probabilities(
+    reference: np.ndarray,
+    probabilities: np.ndarray,
+    labels: Sequence[LabelKey] | None = None,
+    *,
+    regions: Sequence[LabelKey] | None = None,
+    logits: bool = False,
+    ignore_label: int | None = None,
+) -> ProbabilityScores:
+    """Compute calibration, ranking and overlap by threshold.
+
+    Args:
+        reference: True label map, shape (D, H, W) or (H, W): integer values >= 0.
+        probabilities: Shape (K, D, H, W) or (K, H, W), in [0, 1]. Channel k is of label k, unless `regions` says else.
+        labels: Labels to score, each against all others; a tuple of values is a region. By default 1 to K - 1, or all
+            regions.
+        regions: What each channel is of, where channels don't exclude each other.
+        logits: Whether the numbers are logits: softmax over the channels, with regions sigmoid, gives probabilities.
+        ignore_label: Value in the reference that marks voxels to leave out.
+
+    Returns:
+        Scores by label and of the whole distribution.
+
+    Raises:
+        ValueError: If shapes don't fit, a label has no channel, or a number is no probability.
+
+    Example:
+        >>> scores = score_probabilities(np.array([[0, 1]]), np.array([[[0.75, 0.25]], [[0.25, 0.75]]]))
+        >>> scores.labels[1].brier, scores.labels[1].auroc
+        (0.0625, 1.0)
+    """
+    reference, probabilities = as_label_map(reference, "reference"), np.asarray(probabilities)
+    if probabilities.ndim not in (3, 4) or probabilities.shape[1:] != reference.shape:
+        raise ValueError(
+            f"probabilities must be (K, D, H, W) or (K, H, W) for a reference of shape {reference.shape}, "
+            f"got {probabilities.shape}"
+        )
+    if np.isnan(probabilities).any():
+        raise ValueError("probabilities must be numbers, got nan")
+    values = None if regions is None else tuple(_values(region) for region in regions)
+    channels = LabelChannels(len(probabilities), values)
+    wanted = channels.foreground() if labels is None else tuple(labels)
+    slabs = _slabs_of(probabilities)
+    blocks = blocks_of_slabs(slabs, channels, [channels.of(_values(label)) for label in wanted], logits=logits)
+    return score_blocks(reference, blocks, wanted, channels, "logits" if logits else "probabilities", ignore_label)
+
+
+def score_blocks(
+    reference: np.ndarray,
+    blocks: Iterable[ProbabilityBlock],
+    labels: Sequence[LabelKey],
+    channels: LabelChannels,
+    source: str,
+    ignore_label: int | None,
+) -> ProbabilityScores:
+    """Score probabilities that come in pieces.
+
+    Args:
+        reference: True label map, shape (D, H, W) or (H, W).
+        blocks: Probabilities of every label's channels and of every single channel, those of a row in ascending order.
+        labels: Labels to score.
+        channels: Which channel is of which label.
+        source: `probabilities` or `logits`.
+        ignore_label: Value in the reference that marks voxels to leave out.
+
+    Returns:
+        Scores; labels without a channel are missing.
+    """
+    by_channels = {label: channels.of(_values(label)) for label in labels}
+    exact = reference.size * len(labels) <= MOST_SORTED
+    sums = {
+        label: _LabelSums(_values(label), reference, ignore_label, exact=exact)
+        for label in labels
+        if by_channels[label]
+    }
+    whole = _DistributionSums(reference, channels, ignore_label) if channels.regions is None else None
+    for block_channels, rows, p in blocks:
+        for label, own in sums.items():
+            if by_channels[label] == block_channels:
+                own.add(rows, p)
+        if whole is not None and len(block_channels) == 1:
+            whole.add(block_channels[0], rows, p)
+    scored = {label: own.score() for label, own in sums.items()}
+    return ProbabilityScores(scored, whole.score() if whole is not None else None, source)
+
+
+def blocks_of_slabs(
+    slabs: Iterable[tuple[slice, np.ndarray]], channels: LabelChannels, unions: Iterable[Channels], *, logits: bool
+) -> Iterator[ProbabilityBlock]:
+    """Yield the probabilities of every channel, and of being in any of several channels.
+
+    Args:
+        slabs: Rows, and the numbers of all channels there, shape (K, rows, ...).
+        channels: Which channel is of which label.
+        unions: Channels to unite; a single one is yielded anyway.
+        logits: Whether the numbers are logits.
+
+    Yields:
+        Blocks, all those of some rows before those of the next.
+
+    Raises:
+        ProbabilityError: If a number is no probability, or a logit is infinite.
+    """
+    several = {union for union in unions if len(union) > 1}
+    for rows, slab in slabs:
+        p = probabilities_of_logits(slab, channels) if logits else as_probabilities(slab)
+        for channel in range(len(p)):
+            yield (channel,), rows, p[channel]
+        for union in several:
+            yield union, rows, np.minimum(p[list(union)].sum(axis=0), np.float32(1))
+
+
+def probabilities_of_logits(slab: np.ndarray, channels: LabelChannels) -> np.ndarray:
+    """Return softmax over the channels, or with regions the sigmoid of each.
+
+    Args:
+        slab: Logits, shape (K, ...).
+        channels: Which channel is of which label.
+
+    Returns:
+        Probabilities, float32, same shape.
+
+    Raises:
+        ProbabilityError: If a voxel has no largest finite logit.
+    """
+    values = np.ascontiguousarray(slab, np.float32)
+    p = np.empty_like(values)
+    if channels.regions is not None:
+        sigmoid(values.reshape(-1), p.reshape(-1))
+    elif not softmax(values.reshape(len(values), -1), p.reshape(len(p), -1)):
+        raise ProbabilityError("the largest logit of each voxel must be finite, got an infinite one")
+    return p
+
+
+def as_probabilities(block: np.ndarray) -> np.ndarray:
+    """Return numbers as float32 in [0, 1].
+
+    Args:
+        block: Probabilities, any shape.
+
+    Returns:
+        The same, rounded to float32.
+
+    Raises:
+        ProbabilityError: If one lies outside [0, 1] by more than `ACCEPTED_EXCESS`.
+    """
+    low, high = float(block.min()), float(block.max())
+    if low < -ACCEPTED_EXCESS or high > 1 + ACCEPTED_EXCESS:
+        raise ProbabilityError(f"probabilities must be in [0, 1], got {low:g} to {high:g}; are these logits?")
+    values = np.ascontiguousarray(block, np.float32)
+    return values if low >= 0 and high <= 1 else np.clip(values, 0, 1)
+
+
+class _LabelSums:
+    """Sums over the voxels of an image, for one label against all others."""
+
+    def __init__(self, values: Sequence[int], reference: np.ndarray, ignore_label: int | None, *, exact: bool) -> None:
+        self._values, self._reference, self._ignored = values, reference, ignore_label
+        self._sums = np.zeros(2)
+        self._reliability = np.zeros((3, N_BINS))
+        self._by_threshold = np.zeros((2, len(THRESHOLDS)), np.int64)
+        self._ranks: _SortedRanks | _CountedRanks | None = None
+        self._exact = exact
+        self._n_seen = 0
+        self._areas = (float("nan"), float("nan"))
+
+    def add(self, rows: slice, p: np.ndarray) -> None:
+        p, truth = p.reshape(-1), self._truth(rows)
+        add_probabilities(p, truth, N_BINS, THRESHOLDS, self._sums, self._reliability, self._by_threshold)
+        if self._ranks is None:
+            self._ranks = _SortedRanks(self._reference.size) if self._exact else _CountedRanks()
+        self._ranks.add(p, truth)
+        self._n_seen += p.size
+        if self._n_seen == self._reference.size:  # so that labels that come one after the other share the memory
+            self._areas, self._ranks = self._ranks.areas(), None
+
+    def _truth(self, rows: slice) -> np.ndarray:
+        there = self._reference[rows]
+        truth = np.isin(there, self._values) if len(self._values) > 1 else there == self._values[0]
+        codes = truth.reshape(-1).view(np.uint8)
+        if self._ignored is not None:
+            codes[there.reshape(-1) == self._ignored] = LEFT_OUT
+        return codes
+
+    def score(self) -> LabelProbabilityScore:
+        assert self._n_seen == self._reference.size, "every voxel comes once"
+        reliability = Reliability(self._reliability)
+        cross_entropy, brier = _means(self._sums, reliability.n_voxels)
+        return LabelProbabilityScore(cross_entropy, brier, *self._areas, reliability, self._by_threshold)
+
+
+class _SortedRanks:
+    """Ranks of all voxels, exact."""
+
+    def __init__(self, size: int) -> None:
+        self._keys, self._n = np.empty(size, np.uint32), 0
+
+    def add(self, p: np.ndarray, truth: np.ndarray) -> None:
+        self._n += rank_keys(p.view(np.uint32) & np.uint32(0x7FFFFFFF), truth, self._keys[self._n :])
+
+    def areas(self) -> tuple[float, float]:
+        keys = self._keys[: self._n]
+        keys.sort()
+        return areas_of_keys(keys)
+
+
+class _CountedRanks:
+    """Ranks by histogram, in memory that doesn't depend on the number of voxels."""
+
+    def __init__(self) -> None:
+        self._counts, self._values = np.zeros((N_RANK_BINS, 2), np.uint32), np.zeros(N_RANK_BINS, np.float32)
+
+    def add(self, p: np.ndarray, truth: np.ndarray) -> None:
+        count_ranks(p, truth, self._counts, self._values)
+
+    def areas(self) -> tuple[float, float]:
+        return areas_of_counts(self._counts, self._values)
+
+
+class _DistributionSums:
+    """Sums over the voxels of an image, for all labels together."""
+
+    def __init__(self, reference: np.ndarray, channels: LabelChannels, ignore_label: int | None) -> None:
+        self._reference, self._n_channels, self._ignored = reference, channels.n_channels, ignore_label
+        self._best = np.zeros(reference.shape, np.float32)
+        self._top = np.zeros(reference.shape, np.uint8 if channels.n_channels <= 256 else np.uint32)
+        self._sums = np.zeros(2)
+
+    def add(self, channel: int, rows: slice, p: np.ndarray) -> None:
+        best, top = self._best[rows].reshape(-1), self._top[rows].reshape(-1)
+        add_channel(p.reshape(-1), channel, self._classes(rows), best, top, self._sums)
+
+    def _classes(self, rows: slice) -> np.ndarray:
+        there = self._reference[rows].reshape(-1)
+        classes = there.astype(np.int32)
+        classes[there >= self._n_channels] = -1
+        if self._ignored is not None:
+            classes[there == self._ignored] = -1
+        return classes
+
+    def score(self) -> MulticlassScore:
+        sums = np.zeros((3, N_BINS))
+        for rows in _rows(self._reference.shape):
+            add_top(self._best[rows].reshape(-1), self._top[rows].reshape(-1), self._classes(rows), N_BINS, sums)
+        reliability = Reliability(sums)
+        return MulticlassScore(*_means(self._sums, reliability.n_voxels), reliability)
+
+
+def warm_up_calibration() -> None:
+    """Compile everything that calibration needs, or load it from disk; one process at a time does."""
+    reference = np.array([[0, 1]], np.uint8)
+    with one_process_at_a_time():
+        score_probabilities(reference, np.full((2, 1, 2), 0.5), logits=True)
+        score_probabilities(reference, np.full((1, 1, 2), 0.5), regions=[1], logits=True)
+        ranks = _CountedRanks()
+        ranks.add(np.full(2, 0.5, np.float32), np.zeros(2, np.uint8))
+        ranks.areas()
+
+
+def _values(label: LabelKey) -> tuple[int, ...]:
+    return tuple(label) if isinstance(label, tuple | list) else (label,)
+
+
+def _means(sums: np.ndarray, n: int) -> tuple[float, float]:
+    return (float(sums[0] / n), float(sums[1] / n)) if n else (float("nan"), float("nan"))
+
+
+def _slabs_of(array: np.ndarray) -> Iterator[tuple[slice, np.ndarray]]:
+    for rows in _rows(array.shape[1:], len(array)):
+        yield rows, array[:, rows]
+
+
+def _rows(shape: Sequence[int], n_channels: int = 1) -> Iterator[slice]:
+    step = max(1, _ROWS_VALUES // max(1, n_channels * int(np.prod(shape[1:]))))
+    for start in range(0, shape[0], step):
+        yield slice(start, min(start + step, shape[0]))

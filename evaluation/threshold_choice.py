@@ -1,0 +1,182 @@
+"""The threshold at which each label overlaps best, and the file that keeps it."""
+
+import csv
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from .curves_file import Curves, LabelCurves, ThresholdCurve
+from .errors import EvaluationError
+from .output import format_value, renamed_when_complete
+from .probability_scores import THRESHOLDS
+
+THRESHOLDS_FILE = "thresholds.json"
+TABLE_FILE = "thresholds.csv"
+THRESHOLDS_FORMAT = "segmentation-thresholds"
+METRICS = ("dice", "iou")
+PLAIN_THRESHOLD = 0.5
+BIAS = (
+    "values at the chosen thresholds are too good: they were chosen on the same cases; for numbers to report, apply "
+    "the thresholds to other cases with --apply"
+)
+
+
+@dataclass(frozen=True)
+class ChosenThreshold:
+    """The threshold of one label.
+
+    Attributes:
+        name: The label's name.
+        threshold: The mask is where the probability is >= this; one of `THRESHOLDS`.
+        value: The metric there; None if both masks are empty in all cases.
+        n: Number of cases behind it; all cases if pooled.
+        value_at_half: The metric at 0.5.
+        n_at_half: Number of cases behind that.
+    """
+
+    name: str
+    threshold: float
+    value: float | None
+    n: int
+    value_at_half: float | None
+    n_at_half: int
+
+
+@dataclass(frozen=True)
+class ThresholdChoice:
+    """Thresholds of all labels.
+
+    Attributes:
+        metric: `dice` or `iou`.
+        pooled: Whether it is that of voxels summed over cases, instead of the mean over cases.
+        labels: Thresholds by the label's key.
+        predictions: Folder that they were chosen on.
+    """
+
+    metric: str
+    pooled: bool
+    labels: Mapping[str, ChosenThreshold]
+    predictions: str
+
+
+def choose_thresholds(curves: Curves, metric: str, pooled: bool, predictions: Path) -> ThresholdChoice:
+    """Choose for each label the threshold with the best value; among equals the one nearest to 0.5.
+
+    Args:
+        curves: Curves of the cases to choose on.
+        metric: `dice` or `iou`.
+        pooled: Whether voxels are summed over cases, instead of averaging over cases.
+        predictions: Folder of the cases.
+
+    Returns:
+        The choice; 0.5 for a label that overlaps at no threshold, such as one that is in no reference.
+    """
+    labels = {key: _chosen(own, metric, pooled, curves.n_cases) for key, own in curves.labels.items()}
+    return ThresholdChoice(metric, pooled, labels, str(predictions.absolute()))
+
+
+def index_of(threshold: float) -> int:
+    """Return where a threshold is in `THRESHOLDS`.
+
+    Args:
+        threshold: The threshold.
+
+    Raises:
+        ValueError: If it isn't there.
+    """
+    index = round(threshold * (len(THRESHOLDS) - 1))
+    if not (0 <= index < len(THRESHOLDS) and abs(THRESHOLDS[index] - threshold) < 1e-9):
+        raise ValueError(f"a threshold must be a multiple of {THRESHOLDS[1]:g} in [0, 1], got {threshold!r}")
+    return index
+
+
+def _chosen(curves: LabelCurves, metric: str, pooled: bool, n_cases: int) -> ChosenThreshold:
+    curve: ThresholdCurve = getattr(curves, metric)
+    values = curve.pooled if pooled else curve.mean
+    n = np.full(len(values), n_cases) if pooled else curve.n
+    half = index_of(PLAIN_THRESHOLD)
+    best = half
+    if np.nanmax(values, initial=0) > 0:  # at 0 all voxels are predicted, so there is a value even without the label
+        equal = np.flatnonzero(values >= np.nanmax(values) - 1e-12)
+        best = int(equal[np.argmin(np.abs(equal - half))])
+    return ChosenThreshold(
+        curves.name, float(THRESHOLDS[best]), _or_none(values[best]), int(n[best]), _or_none(values[half]), int(n[half])
+    )
+
+
+def write_thresholds(folder: Path, choice: ThresholdChoice, curves: Curves, more: Mapping[str, Any]) -> list[Path]:
+    """Write thresholds.json, and the curves behind it as thresholds.csv.
+
+    Args:
+        folder: Folder, which exists.
+        choice: The thresholds.
+        curves: The curves.
+        more: Further entries for thresholds.json, plain JSON values.
+
+    Returns:
+        Paths of the two files.
+
+    Raises:
+        EvaluationError: If they can't be written.
+    """
+    paths = [folder / THRESHOLDS_FILE, folder / TABLE_FILE]
+    averaging = "voxels of all cases pooled" if choice.pooled else "mean over the n cases where it applies"
+    head = {"format": THRESHOLDS_FORMAT, "format_version": 1, "averaging": averaging, "bias": BIAS}
+    try:
+        with renamed_when_complete(*paths) as (json_part, csv_part):
+            text = json.dumps(head | asdict(choice) | dict(more), indent=2, ensure_ascii=False, allow_nan=False)
+            json_part.write_text(text + "\n", encoding="utf-8")
+            _write_table(csv_part, curves)
+    except OSError as error:
+        raise EvaluationError(f"{folder}: the thresholds can't be written: {error.strerror}; make room") from error
+    return paths
+
+
+def _write_table(path: Path, curves: Curves) -> None:
+    columns = [f"{metric}_{column}" for metric in METRICS for column in ("mean", "n", "n_na", "pooled")]
+    with path.open("w", encoding="utf-8", newline="") as stream:
+        writer = csv.writer(stream, lineterminator="\n")
+        writer.writerow(["label", "label_name", "threshold", *columns])
+        for key, label in curves.labels.items():
+            for index, threshold in enumerate(curves.thresholds.tolist()):
+                cells: list[str] = []
+                for curve in (label.dice, label.iou):
+                    cells += [format_value(curve.mean[index]), str(curve.n[index]), str(curve.n_na[index])]
+                    cells += [format_value(curve.pooled[index])]
+                writer.writerow([key, label.name, threshold, *cells])
+
+
+def read_thresholds(path: Path) -> ThresholdChoice:
+    """Read thresholds.json.
+
+    Args:
+        path: The file, or the folder that holds it.
+
+    Returns:
+        The choice.
+
+    Raises:
+        EvaluationError: If it is missing, of another kind, or holds a threshold that isn't on the grid.
+    """
+    path = path / THRESHOLDS_FILE if path.is_dir() else path
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise EvaluationError(f"--apply {path}: must be a readable JSON file, got: {error}; check the path") from error
+    if not isinstance(content, dict) or content.get("format") != THRESHOLDS_FORMAT:
+        raise EvaluationError(f"--apply {path}: must be the {THRESHOLDS_FILE} that this command wrote; choose another")
+    try:
+        labels = {key: ChosenThreshold(**entry) for key, entry in content["labels"].items()}
+        for chosen in labels.values():
+            index_of(chosen.threshold)
+        return ThresholdChoice(content["metric"], content["pooled"], labels, content["predictions"])
+    except (KeyError, TypeError, AttributeError, ValueError) as error:
+        raise EvaluationError(f"--apply {path}: is damaged: {error}; choose the thresholds again") from error
+
+
+def _or_none(value: float) -> float | None:
+    return None if np.isnan(value) else float(value)
