@@ -82,11 +82,10 @@ def compare_methods(
         for name, stored in methods.items()
         if stored.cases - shared
     ]
-    known = list(dict.fromkeys(key for stored in methods.values() for key in stored.values))
-    common = [key for key in known if all(key in stored.values for stored in methods.values())]
-    wanted_metrics = _chosen_metrics(common, metrics)
+    common = common_keys(list(methods.values()))
+    wanted_metrics = choose_metrics(common, metrics)
     names = {label: name for stored in methods.values() for label, name in stored.label_names.items()}
-    wanted_labels = _chosen_labels(common, names, labels)
+    wanted_labels = choose_labels(common, names, labels)
     comparisons = []
     for label in wanted_labels:
         for metric in wanted_metrics:
@@ -103,7 +102,25 @@ def compare_methods(
     return comparisons, list(dict.fromkeys(warnings))
 
 
-def _chosen_metrics(common: Sequence[tuple[str, str]], wanted: Sequence[str] | None) -> list[str]:
+def common_keys(methods: Sequence[StoredScores]) -> list[tuple[str, str]]:
+    """Return each (label, metric) that all methods have values of, in the order of the files."""
+    known = list(dict.fromkeys(key for stored in methods for key in stored.values))
+    return [key for key in known if all(key in stored.values for stored in methods)]
+
+
+def choose_metrics(common: Sequence[tuple[str, str]], wanted: Sequence[str] | None) -> list[str]:
+    """Return the metrics to show.
+
+    Args:
+        common: Each (label, metric) that all methods have.
+        wanted: Metrics; None for Dice, the first percentile of the surface distance, and NSD.
+
+    Returns:
+        Names of metrics.
+
+    Raises:
+        EvaluationError: If a method lacks one.
+    """
     there = list(dict.fromkeys(metric for _, metric in common))
     if wanted is None:
         percentiles = [metric for metric in there if metric.startswith("hd") and metric != "hd_mm"]
@@ -116,9 +133,22 @@ def _chosen_metrics(common: Sequence[tuple[str, str]], wanted: Sequence[str] | N
     return list(dict.fromkeys(wanted))
 
 
-def _chosen_labels(
+def choose_labels(
     common: Sequence[tuple[str, str]], names: Mapping[str, str], wanted: Sequence[str] | None
 ) -> list[str]:
+    """Return the labels to show.
+
+    Args:
+        common: Each (label, metric) that all methods have.
+        names: Name of each label.
+        wanted: Keys or names, `foreground` for the mean over labels; None for all, with that mean if there are several.
+
+    Returns:
+        Keys of labels.
+
+    Raises:
+        EvaluationError: If a method lacks one.
+    """
     there = list(dict.fromkeys(label for label, _ in common))
     foreground = [label for label in there if label != "0"]
     if wanted is None:

@@ -1,0 +1,48 @@
+"""Paired differences between methods, with their confidence intervals."""
+
+from itertools import combinations
+
+from ...rankings import SIGNIFICANCE
+from ..inputs import ReportInputs
+from ..style import Picture, as_picture, facets, legend_below, method_color
+from ..titles import metric_title
+
+
+def draw_differences(inputs: ReportInputs) -> Picture:
+    """Draw the mean difference of each pair of methods by label, one metric beside the other.
+
+    Args:
+        inputs: The scores of at least two methods, compared.
+
+    Returns:
+        The picture.
+    """
+    names = [method.name for method in inputs.methods]
+    pairs = list(combinations(names, 2))
+    metrics = list(dict.fromkeys(comparison.metric for comparison in inputs.comparisons))
+    labels = [row for row in inputs.rows if any(comparison.label == row for comparison in inputs.comparisons)]
+    height = 0.9 + len(labels) * (0.16 * len(pairs) + 0.22)
+    figure, axes = facets([f"{metric_title(metric)}: difference" for metric in metrics], 4.2, height, most_columns=3)
+    for one, metric in zip(axes, metrics, strict=True):
+        for comparison in inputs.comparisons:
+            if comparison.metric != metric:
+                continue
+            for number, pair in enumerate(pairs):
+                result = comparison.pairs[pair]
+                y = labels.index(comparison.label) + 0.7 * ((number + 0.5) / len(pairs) - 0.5)
+                sure = comparison.p_holm[pair] < SIGNIFICANCE
+                color = method_color(number)
+                one.plot([result.low, result.high], [y, y], color=color, lw=1.5)
+                one.plot([result.difference], [y], "o", color=color, mfc=color if sure else "white", ms=5)
+        one.axvline(0, color="black", lw=0.8)
+        one.set_yticks(range(len(labels)), [inputs.label_names[label] for label in labels])
+        one.set_ylim(len(labels) - 0.5, -0.5)
+        one.grid(axis="y", visible=False)
+    for number, (first, second) in enumerate(pairs):
+        axes[0].plot([], [], "o-", color=method_color(number), label=f"{first} − {second}")
+    legend_below(figure, axes[0])
+    caption = (
+        "Mean over cases of the first method's value minus the second's, with its 95 % BCa bootstrap interval; filled: "
+        f"Wilcoxon test below {SIGNIFICANCE:g} after Holm's adjustment. A value of inf counts as the image's diagonal."
+    )
+    return as_picture(figure, "differences", "Paired differences", caption)

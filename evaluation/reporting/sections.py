@@ -1,0 +1,183 @@
+"""The sections of a report, each a few tables and pictures."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from ..comparison_files import DEFINITIONS as COMPARISON_DEFINITIONS
+from ..curves_file import CURVES_FILE, read_curves
+from ..definitions import direction
+from .figures.boxes import draw_boxes
+from .figures.calibration import draw_reliability, draw_thresholds
+from .figures.differences import draw_differences
+from .figures.heat_map import draw_heat_map
+from .figures.rank_stability import draw_rank_stability
+from .figures.significance import draw_significance
+from .figures.surface_dice import draw_surface_dice
+from .figures.volumes import draw_volumes
+from .inputs import ReportInputs
+from .nsd_curves import compute_nsd_curves
+from .slices import draw_slices
+from .style import Picture
+from .surface_view import draw_surfaces
+from .tables import Table, cases_table, differences_table, metric_table, number, rankings_table
+from .titles import metric_title
+from .viewer_volumes import encode_case
+from .worst_cases import WorstCase, choose_worst, load_worst
+
+
+@dataclass(frozen=True)
+class Section:
+    """A part of the page.
+
+    Attributes:
+        id: Its anchor.
+        title: Heading.
+        text: What stands below it.
+        tables: Tables, which come first.
+        pictures: Figures.
+        definitions: Terms and what they mean.
+    """
+
+    id: str
+    title: str
+    text: str = ""
+    tables: Sequence[Table] = ()
+    pictures: Sequence[Picture] = ()
+    definitions: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Found:
+    """What a section adds to the page beside itself.
+
+    Attributes:
+        section: The section, None if there is nothing to show.
+        warnings: What a reader should know.
+        volumes: Cases for the viewer, plain JSON values.
+    """
+
+    section: Section | None
+    warnings: Sequence[str] = ()
+    volumes: Sequence[Mapping[str, Any]] = ()
+
+
+def averages(inputs: ReportInputs) -> Found:
+    """Return tables of averages and heat maps."""
+    tables = [metric_table(inputs, metric, direction(metric)) for metric in inputs.metrics]
+    pictures = [draw_heat_map(inputs, metric) for metric in inputs.metrics]
+    return Found(Section("averages", "Averages", tables=tables, pictures=pictures))
+
+
+def distributions(inputs: ReportInputs) -> Found:
+    """Return boxes of each metric, and volumes."""
+    pictures = [draw_boxes(inputs, metric) for metric in inputs.metrics]
+    volumes = draw_volumes(inputs)
+    return Found(Section("distributions", "Cases", pictures=[*pictures, *([volumes] if volumes else [])]))
+
+
+def comparison(inputs: ReportInputs) -> Found:
+    """Return what the cases say about pairs of methods, and rankings; nothing with one method."""
+    if not inputs.comparisons:
+        return Found(None)
+    pictures = [draw_differences(inputs)]
+    if any(one.rankings and one.label == inputs.overall for one in inputs.comparisons):
+        pictures += [draw_significance(inputs), draw_rank_stability(inputs)]
+    one = inputs.comparisons[0]
+    people = f" of {one.n_patients} patients" if one.n_patients != len(one.cases) else ""
+    text = f"On the {len(one.cases)} cases{people} that all methods were scored on."
+    tables = [differences_table(inputs), rankings_table(inputs)]
+    return Found(Section("comparison", "Comparison of methods", text, tables, pictures))
+
+
+def surface_dice(inputs: ReportInputs, largest_mm: float, log_folder: Path, workers: int, progress: bool) -> Found:
+    """Return the curve of NSD against the tolerance, for which the files are read again.
+
+    Args:
+        inputs: The scores.
+        largest_mm: Largest tolerance in mm; 0 for no curve.
+        log_folder: Folder for finished cases.
+        workers: Number of processes.
+        progress: Whether to show progress bars.
+
+    Returns:
+        The section; none if no file is there any more.
+    """
+    if not largest_mm:
+        return Found(None)
+    curves = compute_nsd_curves(inputs.methods, largest_mm, log_folder, workers=workers, progress=progress)
+    warnings = list(curves.warnings)
+    if len(warnings) > 3:
+        warnings = [*warnings[:3], f"NSD by tolerance: {len(curves.warnings) - 3} more files couldn't be read again"]
+    if not any(len(values) for by_label in curves.values.values() for values in by_label.values()):
+        return Found(None, warnings)
+    pictures = [draw_surface_dice(inputs, curves)]
+    return Found(Section("tolerance", "Surface agreement by tolerance", pictures=pictures), warnings)
+
+
+def calibration(inputs: ReportInputs) -> Found:
+    """Return reliability and Dice by threshold, where an evaluation left curves."""
+    curves = {
+        method.name: read_curves(method.folder) for method in inputs.methods if (method.folder / CURVES_FILE).is_file()
+    }
+    if not any(label in one.labels for one in curves.values() for label in inputs.labels):
+        return Found(None)
+    pictures = [draw_reliability(inputs, curves), draw_thresholds(inputs, curves)]
+    return Found(Section("calibration", "Probabilities", pictures=pictures))
+
+
+def worst_cases(inputs: ReportInputs, n_worst: int, images: Path | None) -> Found:
+    """Return the worst cases as slices, surfaces and volumes.
+
+    Args:
+        inputs: The scores.
+        n_worst: How many.
+        images: Folder of the images, None for the one beside the references.
+
+    Returns:
+        The section; none if there is no case to show.
+    """
+    metric = next((one for one in inputs.metrics if direction(one)), None)
+    if not n_worst or metric is None:
+        return Found(None)
+    cases, warnings = load_worst(inputs, choose_worst(inputs, metric, direction(metric), n_worst), images)
+    if not cases:
+        return Found(None, warnings)
+    pictures = [picture for case in cases for picture in _pictures(inputs, case, metric)]
+    volumes = [encode_case(case, inputs.labels, inputs.label_names) for case in cases if case.reference.ndim == 3]
+    text = (
+        f"The cases with the worst {metric_title(metric)} by any method "
+        f"({inputs.label_names[inputs.overall]}, the worst first)."
+    )
+    return Found(Section("worst", "Worst cases", text, pictures=pictures), warnings, volumes)
+
+
+def _pictures(inputs: ReportInputs, case: WorstCase, metric: str) -> list[Picture]:
+    values = {
+        method.name: f"{metric_title(metric)} {number(method.case_value(case.case, inputs.overall, metric))}"
+        for method in inputs.methods
+    }
+    file_name = "".join(letter if letter.isalnum() or letter in "-_." else "_" for letter in case.case)
+    slices = draw_slices(case, inputs.labels, inputs.label_names, values, f"worst_{file_name}_slices")
+    surfaces = draw_surfaces(case, inputs.labels, f"worst_{file_name}_surfaces")
+    return [slices, *([surfaces] if surfaces else [])]
+
+
+def all_cases(inputs: ReportInputs) -> Found:
+    """Return a table of all cases."""
+    return Found(Section("cases", "All cases", tables=[cases_table(inputs)]))
+
+
+def definitions(inputs: ReportInputs) -> Found:
+    """Return what each number means; warn where the methods were scored by different definitions."""
+    first, *others = (method.summary["definitions"] for method in inputs.methods)
+    warnings = []
+    for method, other in zip(inputs.methods[1:], others, strict=True):
+        differing = [name for name in first if name in other and other[name] != first[name]]
+        if differing:
+            warnings.append(f"{method.name} was scored by other definitions than {inputs.methods[0].name}: {differing}")
+    shown = {name: text for own in (first, *others) for name, text in own.items()}
+    if inputs.comparisons:
+        shown |= COMPARISON_DEFINITIONS
+    return Found(Section("definitions", "Definitions", definitions=shown), warnings)

@@ -1,0 +1,405 @@
+"""The report: what is in the page, the figures and the tables, and what happens when files are missing."""
+
+import base64
+import csv
+import gzip
+import json
+import re
+from html.parser import HTMLParser
+from types import SimpleNamespace
+
+import nibabel as nib
+import numpy as np
+import pytest
+
+from evaluation import report
+from evaluation.cases import evaluate_folder
+from evaluation.metric_options import MetricOptions
+from evaluation.reporting.case_tasks import case_tasks
+from evaluation.reporting.inputs import read_method
+from evaluation.reporting.tables import Table
+from evaluation.reporting.worst_cases import choose_worst, load_worst
+
+LABELS = {"background": 0, "left & <right>": 1, "cord_1": 2}
+SHAPE = (20, 24, 28)
+SPACING = (2.0, 1.0, 1.5)
+
+
+class Page(HTMLParser):
+    """Collects what a test asks of the page."""
+
+    def __init__(self, path):
+        super().__init__()
+        self.addresses, self.ids, self.texts, self.scripts, self.headings = [], [], [], {}, []
+        self._open = None
+        self.html = path.read_text(encoding="utf-8")
+        self.feed(self.html)
+
+    def handle_starttag(self, tag, attributes):
+        attributes = dict(attributes)
+        self.addresses += [attributes[name] for name in ("src", "href", "action", "data") if attributes.get(name)]
+        self.ids += [attributes["id"]] if "id" in attributes else []
+        self._open = (tag, attributes.get("id"))
+
+    def handle_data(self, data):
+        tag, name = self._open or ("", None)
+        if tag == "script":
+            self.scripts[name] = self.scripts.get(name, "") + data
+        elif tag == "h2":
+            self.headings += [data.strip()] if data.strip() else []
+        elif tag != "style":
+            self.texts.append(data)
+
+
+def labelled(case, errors=0, miss=False):
+    """Return a reference, or a prediction of it with a number of errors in each label."""
+    volume = np.zeros(SHAPE, np.uint8)
+    volume[4:12, 5 + case % 3 : 14, 4:12] = 1
+    volume[6:16, 8:12, 18:22] = 2
+    if errors:
+        volume[4:12, 5 + case % 3, 4 : 4 + min(errors, 8)] = 0
+        volume[3, 8:12, 18 : 18 + min(errors, 4)] = 2
+    if miss:
+        volume[volume == 2] = 0
+    return volume
+
+
+def write(folder, name, array, affine=None):
+    folder.mkdir(parents=True, exist_ok=True)
+    affine = np.diag([*SPACING[::-1], 1.0]) if affine is None else affine
+    nib.save(nib.Nifti1Image(array.T, affine), folder / f"{name}.nii.gz")
+
+
+@pytest.fixture(scope="module")
+def scored(tmp_path_factory):
+    """Two methods' scores of six cases with images; the second is worse, and misses a label of case 4."""
+    root = tmp_path_factory.mktemp("report")
+    rng = np.random.default_rng(0)
+    for case in range(6):
+        write(root / "labelsTs", f"case_{case}", labelled(case))
+        write(root / "imagesTs", f"case_{case}_0000", rng.normal(labelled(case) * 50.0, 10).astype(np.float32))
+        write(root / "good", f"case_{case}", labelled(case, errors=1 + case % 2))
+        write(root / "bad", f"case_{case}", labelled(case, errors=5, miss=case == 4))
+    for folder in ("good", "bad"):
+        (root / folder / "dataset.json").write_text(json.dumps({"labels": LABELS}))
+        evaluate_folder(root / folder, root / "labelsTs", root / "scores" / folder)
+    return SimpleNamespace(root=root, good=root / "scores" / "good", bad=root / "scores" / "bad")
+
+
+def run(output, *options):
+    return report.main([*map(str, options), "--output", str(output), "--resamples", "100", "--workers", "1"])
+
+
+@pytest.fixture(scope="module")
+def made(scored, tmp_path_factory):
+    """A report of both methods."""
+    output = tmp_path_factory.mktemp("made")
+    assert run(output, "--scores", f"good={scored.good}", f"the <bad> one={scored.bad}", "--worst", "2") == 0
+    return SimpleNamespace(output=output, page=Page(output / "report.html"))
+
+
+def test_page_refers_to_nothing_outside_of_itself(made):
+    assert made.page.addresses
+    assert all(address.startswith(("#", "data:")) for address in made.page.addresses)
+    assert all(address[1:] in made.page.ids for address in made.page.addresses if address.startswith("#"))
+    styles = re.findall(r"<style>(.*?)</style>", made.page.html, re.DOTALL)
+    assert styles
+    assert not any("url(" in style or "@import" in style for style in styles)
+    assert "default-src 'none'" in made.page.html
+
+
+def test_page_has_every_section(made):
+    assert made.page.headings == [
+        "Averages",
+        "Cases",
+        "Comparison of methods",
+        "Surface agreement by tolerance",
+        "Worst cases",
+        "All cases",
+        "Definitions",
+    ]
+
+
+def test_names_are_shown_as_they_are_and_run_no_code(made):
+    assert "the <bad> one" in made.page.texts
+    assert "left & <right>" in made.page.texts
+    assert "<bad>" not in made.page.html
+    assert "<right>" not in made.page.html
+
+
+def test_averages_are_those_of_the_summary(made, scored):
+    summary = json.loads((scored.bad / "summary.json").read_text())
+    statistics = summary["labels"]["2"]["metrics"]
+    dice, hd95 = statistics["dice"], statistics["hd95_mm"]
+    assert f"{dice['mean']:.3f} ± {dice['std']:.3f} (n 6, m 1)" in made.page.texts
+    assert hd95["n"] == 5
+    bracket = f"[{hd95['mean_inf_as_diagonal']:.2f}]" if hd95["mean_inf_as_diagonal"] >= 10 else ""
+    assert f"{hd95['mean']:.3f} ± {hd95['std']:.3f} {bracket} (n 5, m 1)" in made.page.texts
+
+
+def test_every_figure_is_a_file_too(made, scored):
+    pictures = {path.stem for path in (made.output / "figures").glob("*.png")}
+    drawings = {path.stem for path in (made.output / "figures").glob("*.svg")}
+    images = {name for name in pictures if name.startswith("worst_")}
+    assert pictures - images == drawings
+    metrics = ("dice", "hd95_mm", "nsd_2mm")
+    assert drawings == {
+        *(f"{kind}_{metric}" for kind in ("boxes", "heat_map") for metric in metrics),
+        "volumes",
+        "differences",
+        "significance",
+        "rank_stability",
+        "nsd_by_tolerance",
+    }
+    chosen = [case for case, _ in choose_worst(inputs_of(scored, good=scored.good, bad=scored.bad), "dice", 1, 2)]
+    assert images == {f"worst_{case}_{kind}" for case in chosen for kind in ("slices", "surfaces")}
+
+
+def test_tables_hold_the_same_cells_in_every_format(made):
+    folder = made.output / "tables"
+    names = {path.stem for path in folder.glob("*.csv")}
+    assert names == {"mean_dice", "mean_hd95_mm", "mean_nsd_2mm", "differences", "rankings", "cases"}
+    for name in names:
+        with (folder / f"{name}.csv").open(newline="") as stream:
+            rows = list(csv.reader(stream))
+        markdown = (folder / f"{name}.md").read_text().splitlines()
+        latex = (folder / f"{name}.tex").read_text()
+        assert len(markdown) == len(rows) + 1  # the rule below the head
+        assert latex.count(r" \\") == len(rows)
+        assert all(row.count(" & ") == len(rows[0]) - 1 for row in latex.splitlines() if row.endswith(r" \\"))
+        assert [cell.strip(" *") for cell in markdown[2].strip("|").split(" | ")] == [c.strip() for c in rows[1]]
+
+
+def test_latex_and_markdown_escape_what_has_a_meaning_there():
+    table = Table("t", "Title", "100 % of a_b", ["label", "x|y"], [["a_b & c", "1 ± 2"]], best=frozenset({(0, 1)}))
+    assert r"a\_b \& c & \textbf{1 $\pm$ 2} \\" in table.latex()
+    assert r"100 \% of a\_b" in table.latex()
+    assert r"| label | x\|y |" in table.markdown()
+    assert "| a_b & c | **1 ± 2** |" in table.markdown()
+
+
+def test_best_method_of_each_row_is_stressed(made):
+    rows = (made.output / "tables" / "mean_hd95_mm.md").read_text().splitlines()[2:]
+    assert all(row.split(" | ")[1].startswith("**") and "**" not in row.split(" | ")[2] for row in rows)
+
+
+def test_nsd_curve_passes_through_the_scored_tolerance(scored):
+    from evaluation.reporting.nsd_curves import compute_nsd_curves
+
+    method = read_method("bad", scored.bad)
+    curves = compute_nsd_curves([method], 10.0, scored.root / "log", workers=1, progress=False)
+    at_2_mm = list(curves.tolerances_mm).index(2.0)
+    assert curves.mean("bad", "1")[at_2_mm] == pytest.approx(method.statistics("1", "nsd_2mm")["mean"], abs=1e-12)
+    assert curves.mean("bad", "foreground")[at_2_mm] == pytest.approx(
+        method.statistics("foreground", "nsd_2mm")["mean"], abs=1e-12
+    )
+    assert (np.diff(curves.mean("bad", "2")) >= 0).all()
+    assert curves.mean("bad", "2")[-1] == pytest.approx(5 / 6)  # case 4 misses the label: 0 at every tolerance
+
+
+def test_finished_cases_of_the_curve_are_removed_with_the_report(made):
+    assert sorted(path.name for path in made.output.iterdir()) == ["figures", "report.html", "tables"]
+
+
+def inputs_of(scored, **methods):
+    from evaluation.reporting.inputs import ReportInputs
+
+    read = [read_method(name, folder) for name, folder in methods.items()]
+    names = {"1": "one", "2": "two", "foreground": "mean over labels"}
+    return ReportInputs(read, ["1", "2", "foreground"], names, ["dice"], [])
+
+
+def test_worst_case_is_the_one_with_the_missed_label(scored):
+    inputs = inputs_of(scored, good=scored.good, bad=scored.bad)
+    (worst, second) = choose_worst(inputs, "dice", 1, 2)
+    assert worst[0] == "case_4"
+    assert worst[1] < second[1]
+    assert worst[1] == pytest.approx(inputs.methods[1].stored.values["1", "dice"]["case_4"] / 2)  # (Dice + 0) / 2
+
+
+def test_worst_by_a_distance_is_the_largest(scored):
+    inputs = inputs_of(scored, bad=scored.bad)
+    values = [value for _, value in choose_worst(inputs, "hd95_mm", -1, 6)]
+    assert values == sorted(values, reverse=True)
+
+
+def test_case_is_shown_alike_however_its_file_lies(tmp_path, scored):
+    flipped = np.diag([-1.5, 1.0, 2.0, 1.0])
+    flipped[0, 3] = 1.5 * (SHAPE[2] - 1)
+    turned = np.zeros((4, 4))  # file axes (z, x, y)
+    turned[0, 1], turned[1, 2], turned[2, 0], turned[3, 3] = 1.5, 1.0, 2.0, 1.0
+    for name, affine, change in (
+        ("as_is", np.diag([1.5, 1.0, 2.0, 1.0]), lambda a: a),
+        ("flipped", flipped, lambda a: a[:, :, ::-1]),
+        ("turned", turned, lambda a: a.transpose(1, 2, 0)),
+    ):
+        write(tmp_path / name / "labelsTr", "case", change(labelled(0)), affine)
+        write(tmp_path / name / "predicted", "case", change(labelled(0, errors=3)), affine)
+        evaluate_folder(tmp_path / name / "predicted", tmp_path / name / "labelsTr", tmp_path / name / "scores")
+    shown = [load_worst(inputs_of(scored, m=tmp_path / n / "scores"), [("case", 0)], None)[0][0] for n in
+             ("as_is", "flipped", "turned")]  # fmt: skip
+    for other in shown[1:]:
+        assert other.spacing_mm == pytest.approx(shown[0].spacing_mm)
+        np.testing.assert_array_equal(other.reference, shown[0].reference)
+        np.testing.assert_array_equal(other.predictions["m"], shown[0].predictions["m"])
+    assert shown[0].spacing_mm == pytest.approx((2.0, 1.0, 1.5))
+    # RAS file, x to the right: in the shown axes (S, P, L) the last two run the other way
+    np.testing.assert_array_equal(np.argwhere(shown[0].reference == 1).min(0) >= 0, True)
+    centre = [np.argwhere(shown[0].reference == label).mean(0) for label in (1, 2)]
+    assert centre[1][2] < centre[0][2]  # label 2 has the larger x, so it lies further right: smaller towards the left
+
+
+def test_volumes_in_the_page_are_the_label_maps(made, scored):
+    cases = json.loads(made.page.scripts["volumes"])
+    assert cases[0]["case"] == "case_4"
+    assert set(cases[0]["predictions"]) == {"good", "the <bad> one"}
+    image = nib.Nifti1Image.from_bytes(gzip.decompress(base64.b64decode(cases[0]["predictions"]["good"])))
+    assert nib.aff2axcodes(image.affine) == ("L", "P", "S")
+    assert image.header.get_zooms() == pytest.approx(SPACING[::-1])
+    values, counts = np.unique(np.asarray(image.dataobj), return_counts=True)
+    expected = np.bincount(labelled(4, errors=1).ravel(), minlength=3)
+    assert dict(zip(values.tolist(), counts.tolist(), strict=True)).items() >= {1: expected[1], 2: expected[2]}.items()
+    assert cases[0]["colormap"]["labels"] == ["", "left & <right>", "cord_1"]
+
+
+def test_one_method_is_reported_without_a_comparison(scored, tmp_path):
+    assert run(tmp_path, "--scores", f"only={scored.good}", "--worst", "0", "--nsd-curve-mm", "0") == 0
+    assert Page(tmp_path / "report.html").headings == ["Averages", "Cases", "All cases", "Definitions"]
+    assert not (tmp_path / "tables" / "differences.csv").exists()
+
+
+def test_chosen_metrics_and_labels_only(scored, tmp_path):
+    options = ("--metrics", "iou", "--labels", "cord_1", "--worst", "0", "--nsd-curve-mm", "0")
+    assert run(tmp_path, "--scores", f"a={scored.good}", f"b={scored.bad}", *options) == 0
+    rows = (tmp_path / "tables" / "mean_iou.csv").read_text().splitlines()
+    assert [row.split(",")[0] for row in rows] == ["label", "cord_1"]
+    assert not list((tmp_path / "tables").glob("mean_dice*"))
+
+
+def test_predictions_can_be_scored_on_the_way(scored, tmp_path):
+    named = ("--predictions", f"good={scored.root / 'good'}", "--references", scored.root / "labelsTs")
+    assert run(tmp_path, *named, "--worst", "0", "--nsd-curve-mm", "0") == 0
+    assert (tmp_path / "scores" / "good" / "metrics.csv").is_file()
+
+
+def test_slices_are_reported_by_case(scored, tmp_path):
+    evaluate_folder(scored.root / "bad", scored.root / "labelsTs", tmp_path / "scores", axis=0)
+    assert run(tmp_path / "out", "--scores", f"bad={tmp_path / 'scores'}", "--worst", "1") == 0
+    summary = json.loads((tmp_path / "scores" / "summary.json").read_text())
+    mean = summary["labels"]["1"]["mean_of_cases"]["dice"]["mean"]
+    assert f"{mean:.3f}" in (tmp_path / "out" / "tables" / "mean_dice.csv").read_text()
+
+
+def test_pictures_in_2d_with_colour_images(tmp_path, capsys):
+    import SimpleITK as sitk  # noqa: N813
+
+    rng = np.random.default_rng(0)
+    for folder in ("labelsTr", "imagesTr", "predicted"):
+        (tmp_path / folder).mkdir()
+    for case in range(3):
+        reference = np.zeros((40, 50), np.uint8)
+        reference[10:30, 10:30] = 1
+        colours = rng.integers(0, 255, (40, 50, 3)).astype(np.uint8)
+        sitk.WriteImage(sitk.GetImageFromArray(reference), tmp_path / "labelsTr" / f"c{case}.png")
+        sitk.WriteImage(sitk.GetImageFromArray(np.roll(reference, case, 1)), tmp_path / "predicted" / f"c{case}.png")
+        sitk.WriteImage(sitk.GetImageFromArray(colours, isVector=True), tmp_path / "imagesTr" / f"c{case}.png")
+    evaluate_folder(tmp_path / "predicted", tmp_path / "labelsTr", tmp_path / "scores")
+    assert run(tmp_path / "out", "--scores", f"m={tmp_path / 'scores'}", "--worst", "1") == 0
+    assert "shown without its image" not in capsys.readouterr().err
+    page = Page(tmp_path / "out" / "report.html")
+    assert "volumes" not in page.scripts
+    assert (tmp_path / "out" / "figures" / "worst_c2_slices.png").is_file()
+    assert not (tmp_path / "out" / "figures" / "volumes.png").exists()  # a pixel has no volume
+
+
+def test_missing_files_are_named_and_the_rest_is_reported(scored, tmp_path, capsys):
+    predictions = tmp_path / "predictions"
+    for case in range(4):
+        write(predictions, f"case_{case}", labelled(case, errors=3))
+    evaluate_folder(predictions, scored.root / "labelsTs", tmp_path / "scores")
+    (predictions / "case_1.nii.gz").unlink()
+    images = tmp_path / "no_images"
+    images.mkdir()
+    assert run(tmp_path / "out", "--scores", f"m={tmp_path / 'scores'}", "--worst", "4", "--images", images) == 0
+    err = capsys.readouterr().err
+    assert "case_1.nii.gz" in err
+    assert "case_0 is shown without its image, none was found; name the folder with --images" in err
+    assert {path.name for path in (tmp_path / "out" / "figures").glob("worst_*_slices.png")} == {
+        f"worst_case_{case}_slices.png" for case in (0, 2, 3)
+    }
+
+
+def test_label_that_no_case_holds_in_the_prediction_keeps_its_penalty(tmp_path):
+    write(tmp_path / "labelsTs", "case", labelled(0))
+    write(tmp_path / "predicted", "case", labelled(0, miss=True))
+    evaluate_folder(tmp_path / "predicted", tmp_path / "labelsTs", tmp_path / "scores")
+    diagonal_mm = np.linalg.norm(np.multiply(SHAPE, SPACING))
+    assert run(tmp_path / "out", "--scores", f"m={tmp_path / 'scores'}", "--worst", "0", "--nsd-curve-mm", "0") == 0
+    rows = (tmp_path / "out" / "tables" / "mean_hd95_mm.csv").read_text().splitlines()
+    assert rows[2] == f'2,"– [{diagonal_mm:.2f}] (n 0, m 1)"'
+
+
+def test_many_labels_are_all_drawn(tmp_path):
+    volume = np.zeros((8, 32, 32), np.uint8)
+    for label in range(1, 31):
+        volume[2:6, label % 6 * 5 + 1 : label % 6 * 5 + 4, label // 6 * 5 + 1 : label // 6 * 5 + 4] = label
+    for case in ("a", "b"):
+        write(tmp_path / "labelsTs", case, volume)
+        write(tmp_path / "predicted", case, np.roll(volume, 1, axis=0))
+    evaluate_folder(tmp_path / "predicted", tmp_path / "labelsTs", tmp_path / "scores")
+    from evaluation.reporting.figures.boxes import draw_boxes
+    from evaluation.reporting.figures.heat_map import draw_heat_map
+    from evaluation.reporting.inputs import ReportInputs
+
+    keys = [str(label) for label in range(1, 31)]
+    names = {key: f"organ {key}" for key in keys}
+    inputs = ReportInputs([read_method("m", tmp_path / "scores")], keys, names, ["dice"], [])
+    for picture in (draw_boxes(inputs, "dice"), draw_heat_map(inputs, "dice")):
+        drawn = picture.svg.decode()
+        assert [key for key in keys if f"<!-- organ {key} -->" not in drawn] == []
+
+
+def test_differing_definitions_are_said(scored, tmp_path, capsys):
+    options = MetricOptions(hd_directions="union")
+    evaluate_folder(scored.root / "bad", scored.root / "labelsTs", tmp_path / "scores", metric_options=options)
+    named = ("--scores", f"a={scored.good}", f"b={tmp_path / 'scores'}")
+    assert run(tmp_path / "out", *named, "--worst", "0", "--nsd-curve-mm", "0") == 0
+    assert "warning: b was scored by other definitions than a: ['hd95_mm']" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("options", "text"),
+    [
+        (["--scores", "m=nowhere"], "--scores nowhere"),
+        (["--scores", "nowhere"], "--scores: must be NAME=FOLDER, got 'nowhere'"),
+        (["--scores", "m={good}", "--worst", "-1"], "--worst: must be >= 0, got -1"),
+        (["--scores", "m={good}", "--images", "nowhere"], "--images nowhere: must be a folder"),
+        (["--scores", "m={good}", "--metrics", "dize"], "--metrics: dize must be one that all methods have"),
+        (["--scores", "m={good}", "--labels", "7"], "--labels: 7 must be one that all methods have"),
+        ([], "give either --scores or --predictions"),
+    ],
+)
+def test_wrong_options_exit_with_2(scored, tmp_path, capsys, options, text):
+    named = [option.format(good=scored.good) for option in options]
+    assert run(tmp_path / "out", *named) == 2
+    assert text in capsys.readouterr().err
+    assert not (tmp_path / "out" / "report.html").exists()
+
+
+def test_scores_without_their_summary_exit_with_2(scored, tmp_path, capsys):
+    (tmp_path / "metrics.csv").write_bytes((scored.good / "metrics.csv").read_bytes())
+    assert run(tmp_path / "out", "--scores", f"m={tmp_path}") == 2
+    assert "must be the summary.json that belongs to metrics.csv" in capsys.readouterr().err
+
+
+def test_case_tasks_score_as_the_evaluation_did(scored):
+    from evaluation.case_scores import score_case
+    from evaluation.metric_choice import MetricChoice
+
+    method = read_method("bad", scored.bad)
+    for task in case_tasks(method, MetricChoice()):
+        again = score_case(task)
+        names = MetricChoice().names(again.labels[0])
+        for label in ("1", "2"):
+            value = again.values[label][0][names.index("dice")]
+            assert value == method.stored.values[label, "dice"][task.case]
