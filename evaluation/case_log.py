@@ -17,7 +17,7 @@ from .dataset_labels import Label
 from .engine.compiled import engine_fingerprint
 
 FOLDER = ".cases"
-_FORMAT = 1
+_FORMAT = 2
 """To be changed with the meaning of a score, if the engine doesn't change with it."""
 
 
