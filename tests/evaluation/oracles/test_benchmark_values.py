@@ -9,6 +9,7 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[3] / "scripts"))
 import benchmark_evaluation as benchmark
+from benchmark_peers import PEERS
 
 
 @pytest.fixture
@@ -23,13 +24,13 @@ def label_maps(blobs):
 
 
 @pytest.mark.filterwarnings("ignore")
-@pytest.mark.parametrize("peer", [peer for peer in benchmark.PEERS if not peer.startswith("ours")])
+@pytest.mark.parametrize("peer", [peer for peer in PEERS if not peer.startswith("ours")])
 def test_values_of_each_package_agree_with_ours(peer, label_maps):
-    module, function = benchmark.PEERS[peer]
+    module, function = PEERS[peer]
     pytest.importorskip(module, reason=f"needs {module} (pip install -e '.[benchmark]')")
     known = {}
     for name in ("ours", "ours, dual", "ours, union"):
-        known |= benchmark.PEERS[name][1](*label_maps, [1, 3])
+        known |= PEERS[name][1](*label_maps, [1, 3])
     values = function(*label_maps, [1, 3])
     assert {key.split()[0] for key in values} == {"1", "3"}
     assert set(values) <= set(known)
