@@ -59,6 +59,15 @@ def test_boundary_iou_measures_its_width_in_mm():
     assert boundary_iou(reference, prediction, (0.5, 0.5), 1.0) == boundary_iou(reference, prediction, (1, 1), 2.0)
 
 
+def test_boundary_iou_takes_the_spacing_of_each_axis():
+    reference, prediction = np.zeros((2, 13, 12), bool)
+    reference[1:11, 1:11] = prediction[2:12, 1:11] = True
+    # at 2 mm a band is three rows of 1 mm deep and one column of 3 mm: 100 - 4 * 8 pixels; moved by one row they share
+    # four whole rows and two pixels in each of five others
+    shared = 4 * 10 + 5 * 2
+    assert boundary_iou(reference, prediction, (1, 3), 2) == pytest.approx(shared / (68 + 68 - shared))
+
+
 def test_cldice_of_tubes_counts_the_missing_part_of_the_line():
     reference, prediction = np.zeros((2, 9, 9, 60), bool)
     reference[3:6, 3:6, 5:55] = prediction[3:6, 3:6, 5:30] = True
