@@ -1,12 +1,13 @@
 """Evaluate a folder of predictions against a folder of references."""
 
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from threading import Timer
 from typing import Any
 
+import numpy as np
 from tqdm import tqdm
 
 from .calibration import warm_up_calibration
@@ -134,6 +135,8 @@ def evaluate_folder(
         write_curves(output / CURVES_FILE, make_curves(scored, chosen))
     else:
         remove_curves(output)
+    asked_for = [*(label.key for label in chosen if labels is not None), *metrics.by_label_mm]
+    summary["warnings"] += [*_one_folder(predictions, references), *_in_no_file(asked_for, scored)]
     paths = write_results(output, scored, metrics, summary, by_slice=axis is not None)
     if not failures:
         log.remove()
@@ -146,11 +149,23 @@ def _plain(options: MetricOptions) -> dict[str, Any]:
     return {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(options).items()}
 
 
+def _one_folder(predictions: Path, references: Path) -> Iterator[str]:
+    if predictions.samefile(references):
+        yield f"--predictions and --references: are one folder, {predictions}; its files were compared with themselves"
+
+
+def _in_no_file(labels: Iterable[str], cases: Sequence[CaseScores]) -> Iterator[str]:
+    """Warn of labels that were asked for one by one and that no file holds: their number may be mistyped."""
+    for key in dict.fromkeys(labels):
+        if cases and all(np.isnan(case.values[key]).all() for case in cases if key in case.values):
+            yield f"label {key} was asked for and is in no file; correct it if it should be in one"
+
+
 def _check_options(source: str, workers: int, axis: int | None, metrics: MetricOptions) -> None:
     if source not in SOURCES:
         raise EvaluationError(f"--source: must be one of {', '.join(SOURCES)}, got {source!r}")
     if workers < 1:
-        raise EvaluationError(f"--workers: must be >= 1, got {workers}")
+        raise EvaluationError(f"--workers: must be >= 1, got {workers}; leave it out to use the processors there are")
     if axis not in (None, 0, 1, 2):
         raise EvaluationError(f"--axis: must be 0, 1 or 2 (z, y, x), got {axis}")
     if axis is not None and metrics.wants_calibration:

@@ -83,7 +83,9 @@ def parse_tolerances(texts: Sequence[str]) -> ToleranceRequest:
         try:
             by_label.setdefault(label or None, []).append(float(number))
         except ValueError:
-            raise EvaluationError(f"{OPTION}: must be a number in mm or label=number, got {text!r}") from None
+            raise EvaluationError(
+                f"{OPTION}: must be a number in mm or label=number, got {text!r}; write for example 2 or liver=3"
+            ) from None
     return by_label
 
 
@@ -98,7 +100,8 @@ def _metric_options(options: argparse.Namespace) -> MetricOptions:
             boundary_width_mm=options.boundary_width_mm,
         )
     except ValueError as error:
-        raise EvaluationError(f"--{str(error).replace('_', '-', 1)}") from None
+        name, _, text = str(error).partition(" ")
+        raise EvaluationError(f"--{name.replace('_', '-')}: {text}") from None
 
 
 def _add_options(parser: argparse.ArgumentParser, slices: bool) -> None:

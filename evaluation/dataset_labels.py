@@ -80,7 +80,10 @@ def read_dataset_json(path: Path) -> DatasetLabels:
     try:
         content = json.loads(Path(path).read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise EvaluationError(f"{path}: must be a readable JSON file, got: {error}; check the path") from error
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise EvaluationError(
+            f"{path}: must be a readable JSON file, got: {reason}; give another one with --dataset-json"
+        ) from error
     declared = content.get("labels") if isinstance(content, dict) else None
     if not isinstance(declared, dict) or not declared:
         raise EvaluationError(
@@ -168,6 +171,7 @@ def find_label(request: LabelRequest, dataset: DatasetLabels | None, option: str
         EvaluationError: If there is no such label.
     """
     declared = dataset.labels if dataset else ()
+    known = ", ".join(f"{label.key} {label.name}" for label in declared)
     named = next((label for label in declared if label.name == request), None)
     if named is not None:
         return named
@@ -177,12 +181,12 @@ def find_label(request: LabelRequest, dataset: DatasetLabels | None, option: str
     except (TypeError, ValueError):
         values = ()
     if not values or min(values) < 0:
-        names = f", or a name in {dataset.path}" if dataset else " (names need a dataset.json)"
+        names = f" or a name in {dataset.path}" if dataset else ""
+        way_out = f"choose among {known}" if dataset else "names need a dataset.json: give it with --dataset-json"
         raise EvaluationError(
-            f"{option}: a label must be an integer >= 0, a region such as 1+2{names}, got {request!r}"
+            f"{option}: a label must be an integer >= 0, a region such as 1+2{names}, got {request!r}; {way_out}"
         )
     if dataset is not None and not set(values) <= dataset.values - {dataset.ignore_label}:
-        known = ", ".join(f"{label.key} {label.name}" for label in declared)
         raise EvaluationError(
             f"{option}: label {request} must be in {dataset.path}, which declares {known}; "
             "choose among these or give another file with --dataset-json"

@@ -29,7 +29,10 @@ _METRICS = {
     "rvd": "relative volume difference, (FP - FN) / (TP + FN): above 0 where the prediction is too large",
     "reference_ml": "volume of the label in the reference in ml; nan in 2D",
     "prediction_ml": "volume of the label in the prediction in ml; nan in 2D",
-    "cldice": "clDice, Shit et al. 2021: harmonic mean of the shares of the two skeletons that lie in the other mask",
+    "cldice": (
+        "clDice, Shit et al. 2021: harmonic mean of the shares of the two skeletons that lie in the other mask; each "
+        "connected component has a part of it, one that thinning erases that of itself and one more layer of voxels"
+    ),
     "lesion_tp": "connected components (26 neighbours, in 2D 8) of the reference that the prediction touches",
     "lesion_fp": "connected components of the prediction that touch none of the reference",
     "lesion_fn": "connected components of the reference that the prediction doesn't touch",

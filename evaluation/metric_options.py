@@ -58,7 +58,9 @@ class MetricOptions:
             raise ValueError(f"also must name some of {', '.join(ALSO)}, got {unknown[0]!r}")
         object.__setattr__(self, "boundary_width_mm", float(self.boundary_width_mm))
         if not (np.isfinite(self.boundary_width_mm) and self.boundary_width_mm >= 0):
-            raise ValueError(f"boundary_width_mm must be a number >= 0, got {self.boundary_width_mm}")
+            raise ValueError(
+                f"boundary_width_mm must be a number >= 0, got {self.boundary_width_mm:g}; usual values are 1 to 5"
+            )
 
     def names(self, tolerances_mm: Sequence[float]) -> tuple[str, ...]:
         """Return the names of all metrics in the order of metrics.csv.

@@ -21,6 +21,9 @@ from .engine.surfaces import border, node_sizes, nodes
 _TOLERANCE_SLACK = 1e-9
 """Relative slack, so that three voxels of 0.1 mm lie within 0.3 mm whatever the rounding."""
 
+_SHARE_SLACK = 1e-12
+"""Slack of a share of a surface, so that exactly half of it is half in whatever order its elements are added."""
+
 
 @dataclass(frozen=True)
 class DirectedDistances:
@@ -83,11 +86,12 @@ class DirectedDistances:
             return float(self.apart_mm.max())
         if self.apart_sizes is None:
             return self._interpolated_mm(percentile / 100 * (self.n_shared + self.apart_mm.size - 1))
-        if self.n_shared and self.shared_size / self.size >= percentile / 100:
+        wanted = percentile / 100 - _SHARE_SLACK
+        if self.n_shared and self.shared_size / self.size >= wanted:
             return 0.0
         order = np.argsort(self.apart_mm)
         shares = (self.shared_size + np.cumsum(self.apart_sizes[order])) / self.size
-        position = min(int(np.searchsorted(shares, percentile / 100)), len(order) - 1)
+        position = min(int(np.searchsorted(shares, wanted)), len(order) - 1)
         return float(self.apart_mm[order[position]])
 
     def _interpolated_mm(self, rank: float) -> float:

@@ -4,10 +4,11 @@ import math
 
 import numpy as np
 import pytest
+from scipy import ndimage
 
 from evaluation import MetricOptions, score
 from evaluation.boundary_iou import boundary_iou
-from evaluation.centerline_dice import centerline_dice
+from evaluation.centerline_dice import center_lines, centerline_dice
 from evaluation.lesions import score_lesions
 
 EVERYTHING = MetricOptions(also=("boundary_iou", "cldice", "lesions"))
@@ -58,12 +59,43 @@ def test_boundary_iou_measures_its_width_in_mm():
     assert boundary_iou(reference, prediction, (0.5, 0.5), 1.0) == boundary_iou(reference, prediction, (1, 1), 2.0)
 
 
+def test_boundary_iou_takes_the_spacing_of_each_axis():
+    reference, prediction = np.zeros((2, 13, 12), bool)
+    reference[1:11, 1:11] = prediction[2:12, 1:11] = True
+    # at 2 mm a band is three rows of 1 mm deep and one column of 3 mm: 100 - 4 * 8 pixels; moved by one row they share
+    # four whole rows and two pixels in each of five others
+    shared = 4 * 10 + 5 * 2
+    assert boundary_iou(reference, prediction, (1, 3), 2) == pytest.approx(shared / (68 + 68 - shared))
+
+
 def test_cldice_of_tubes_counts_the_missing_part_of_the_line():
     reference, prediction = np.zeros((2, 9, 9, 60), bool)
     reference[3:6, 3:6, 5:55] = prediction[3:6, 3:6, 5:30] = True
     # all of the prediction's line lies in the reference, half of the reference's in the prediction
     assert centerline_dice(reference, prediction) == pytest.approx(2 * 1 * 0.5 / 1.5, abs=0.02)
     assert centerline_dice(reference, reference) == 1
+
+
+@pytest.mark.parametrize("width", [1, 2, 3, 4, 6])
+def test_tube_of_any_width_has_a_line_where_scikit_image_leaves_nothing_of_even_ones(width):
+    tube = np.zeros((12, 12, 60), bool)
+    tube[2 : 2 + width, 2 : 2 + width, 10:50] = True
+    line = center_lines(tube)
+    assert not (line & ~tube).any()
+    assert 40 - 2 * width <= line.sum() <= 40
+    half = tube & (np.arange(60) < 30)
+    # half as long: its line lies in the whole's, and so does about half of the whole's in it
+    assert centerline_dice(tube, half) == pytest.approx(2 * 1 * 0.5 / 1.5, abs=0.03)
+
+
+def test_every_component_has_a_centre_line_and_a_mask_is_its_own_equal(blobs):
+    for seed in range(5):
+        mask, _ = blobs(seed, (16, 18, 20))
+        mask[:, :2] = False
+        mask[2:4, 0:2, 2:4] = True  # a box that thinning erases
+        components, n_components = ndimage.label(mask, np.ones((3, 3, 3)))
+        assert set(components[center_lines(mask)]) == set(range(1, n_components + 1))
+        assert centerline_dice(mask, mask) == 1
 
 
 def test_lesions_are_counted_and_matched():

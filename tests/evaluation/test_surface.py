@@ -130,6 +130,15 @@ def test_means_and_percentiles_of_a_dual_surface_are_weighted_by_area():
     assert surface_dice(distances, 1) == pytest.approx(8 / 20)
 
 
+def test_percentile_by_area_takes_exactly_its_share_despite_rounding():
+    halves = directed([1] * 8 + [2] * 8, [0.1] * 16)  # eight times 0.1 add up to 0.7999999999999999
+    assert [halves.percentile_mm(p) for p in (50, 50.1)] == [1, 2]
+    shared = directed([0] * 8 + [2], [0.1] * 8 + [0.8])
+    assert [
+        DirectedDistances(shared.apart_mm, 8, shared.apart_sizes, sum([0.1] * 8)).percentile_mm(p) for p in (50, 51)
+    ] == [0, 2]
+
+
 def test_hd95_is_the_larger_directed_percentile_linearly_interpolated():
     distances = SurfaceDistances(directed(np.arange(11)), directed(np.zeros(100)))
     assert hausdorff_mm(distances, 95) == pytest.approx(9.5)  # 95 % of the way from 0 to 10
