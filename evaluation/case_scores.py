@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
+from .common_grid import on_common_grid
 from .dataset_labels import DatasetLabels, Label
 from .errors import CaseError
 from .geometry import check_same_geometry
@@ -136,6 +137,7 @@ def _score_case(task: CaseTask) -> CaseScores:
     reference = read_label_image(task.reference.label_file())
     prediction, source = _read_prediction(task)
     reference, prediction = _of_equal_dimension(reference, prediction)
+    reference, prediction = on_common_grid(reference, prediction)
     prediction, resampled = _on_same_grid(prediction, reference, task.resample)
     labels = task.labels if task.labels is not None else _labels_in(reference, prediction, task.include_background)
     scores, diagonals_mm = [], []
@@ -163,7 +165,7 @@ def _on_same_grid(prediction: LabelImage, reference: LabelImage, resample: bool)
     try:
         check_same_geometry(prediction.geometry, reference.geometry, prediction.path, reference.path)
     except CaseError:
-        if not resample:
+        if not resample or reference.frames_only:  # the grid of a reference that leaves out slices may be too short
             raise
         shape = prediction.geometry.shape
         return resampled_onto(prediction, reference), (
