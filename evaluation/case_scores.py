@@ -18,6 +18,7 @@ from .probabilities import read_npz
 from .readers import LabelImage, read_label_image
 from .resample import resampled_onto
 from .scoring import score
+from .slices import slices
 
 
 @dataclass(frozen=True)
@@ -140,18 +141,20 @@ def _score_case(task: CaseTask) -> CaseScores:
     reference, prediction = on_common_grid(reference, prediction)
     prediction, resampled = _on_same_grid(prediction, reference, task.resample)
     labels = task.labels if task.labels is not None else _labels_in(reference, prediction, task.include_background)
+    tolerances_mm = {_key(label): task.metrics.tolerances_of(label) for label in labels}
     scores, diagonals_mm = [], []
     for reference_image, prediction_image, spacing in _images(reference, prediction, task.axis):
-        scores.append(_score_image(task, labels, reference_image, prediction_image, spacing))
+        scores.append(_score_image(task, tolerances_mm, reference_image, prediction_image, spacing))
         diagonals_mm.append(np.linalg.norm(np.multiply(reference_image.shape, spacing)))
-    by_label = {label.key: [image[_key(label)] for image in scores] for label in labels}
+    keys = {label.key: _key(label) for label in labels}
+    by_label = {name: [image[key] for image in scores] for name, key in keys.items()}
     return CaseScores(
         case=task.case,
         prediction_file=prediction.path,
         reference_file=reference.path,
         source=source,
         labels=labels,
-        values={key: np.array([list(one.metrics().values()) for one in images]) for key, images in by_label.items()},
+        values={key: np.array([list(one.values.values()) for one in images]) for key, images in by_label.items()},
         missed=_flags([[one.is_missed for one in images] for images in by_label.values()], len(scores)),
         spurious=_flags([[one.is_spurious for one in images] for images in by_label.values()], len(scores)),
         diagonals_mm=np.array(diagonals_mm),
@@ -176,7 +179,7 @@ def _on_same_grid(prediction: LabelImage, reference: LabelImage, resample: bool)
 
 def _score_image(
     task: CaseTask,
-    labels: tuple[Label, ...],
+    tolerances_mm: Mapping[LabelKey, tuple[float, ...]],
     reference: np.ndarray,
     prediction: np.ndarray,
     spacing_mm: tuple[float, ...],
@@ -185,8 +188,8 @@ def _score_image(
         reference,
         prediction,
         spacing_mm,
-        [_key(label) for label in labels],
-        nsd_tolerance_mm={_key(label): task.metrics.tolerances_of(label) for label in labels},
+        list(tolerances_mm),
+        nsd_tolerance_mm=tolerances_mm,
         ignore_label=task.dataset.ignore_label if task.dataset else None,
         options=task.metrics.options,
     )
@@ -218,8 +221,8 @@ def _images(
         yield reference.array, prediction.array, spacing
         return
     in_plane = spacing[:axis] + spacing[axis + 1 :]
-    for index in range(reference.array.shape[axis]):
-        yield reference.array.take(index, axis), prediction.array.take(index, axis), in_plane
+    for pair in zip(slices(reference.array, axis), slices(prediction.array, axis), strict=True):
+        yield *pair, in_plane
 
 
 def _labels_in(reference: LabelImage, prediction: LabelImage, include_background: bool) -> tuple[Label, ...]:
