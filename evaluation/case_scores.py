@@ -248,3 +248,8 @@ def _warnings(task: CaseTask, reference: LabelImage, prediction: LabelImage) -> 
     if not reference.geometry.affines and not prediction.geometry.affines:
         spacing = " x ".join(f"{size:g}" for size in reference.geometry.spacing_mm)
         yield f"{reference.path}: the file doesn't say where it lies; distances take its voxels as {spacing} mm"
+    if reference.frames_only and prediction.frames_only:
+        yield (
+            f"{prediction.path} and {reference.path}: neither says how many slices without labels there are beside "
+            "theirs; specificity and the image's diagonal leave those out"
+        )

@@ -101,7 +101,8 @@ def test_scores_are_those_of_nifti_files(workspace, labels, as_dicom, kind):
     run = workspace.run("--labels", "1", "3")
     assert run.code == 0, run.err
     found, wanted = values(run), values(expected)
-    if len(as_dicom) == 2:  # nobody knows of the slices without labels
+    assert ("specificity and the image's diagonal leave those out" in run.err) == (len(as_dicom) == 2)
+    if len(as_dicom) == 2:
         wanted = {key: value for key, value in wanted.items() if key[1] != "specificity"}
     assert {key: found[key] for key in wanted} == pytest.approx(wanted, rel=1e-12)
     assert found["1", "hd_mm"] > 0
@@ -168,6 +169,13 @@ def test_reference_without_its_empty_slices_is_no_grid_to_resample_onto(workspac
     nifti_of(workspace, workspace.predictions / "case.nii.gz", labels[1], origin_lps=np.add(ORIGIN_LPS, 0.2))
     write_seg(workspace.references / "case.dcm", labels[0], ct_slices(9, (20, 24)))
     assert workspace.run("--resample").code == 1
+
+
+def test_prediction_on_another_grid_is_resampled_if_asked(workspace, labels):
+    nifti_of(workspace, workspace.references / "case.nii.gz", labels[0], origin_lps=np.add(ORIGIN_LPS, 0.2))
+    write_seg(workspace.predictions / "case.dcm", labels[0], ct_slices(9, (20, 24)))
+    run = workspace.run("--resample")
+    assert run.code == 0 and run.value("dice") == 1  # 0.2 mm is less than half a voxel
 
 
 def test_overlapping_segments_are_named(tmp_path):
