@@ -60,17 +60,27 @@ def _or_none(values: np.ndarray, summary: Callable[[np.ndarray], float], at_leas
     return float(summary(values)) if values.size >= at_least else None
 
 
-def _mean_of_finite(values: np.ndarray) -> float:
-    """Return the mean of the finite values; without any, inf if one is inf, else nan."""
-    finite = values[np.isfinite(values)]
-    if finite.size:
-        return float(finite.mean())
-    return math.inf if np.isinf(values).any() else math.nan
+def _means_of_finite(values: np.ndarray) -> np.ndarray:
+    """Return the mean of each row's finite values; without any, inf if one is inf, else nan."""
+    without = np.where(np.isinf(values).any(axis=1), math.inf, math.nan)
+    return _means_where(np.isfinite(values), values, without)
 
 
-def _mean_of_numbers(values: np.ndarray) -> float:
-    numbers = values[~np.isnan(values)]
-    return float(numbers.mean()) if numbers.size else math.nan
+def _means_of_numbers(values: np.ndarray) -> np.ndarray:
+    """Return the mean of each row's values that aren't nan; nan without any."""
+    return _means_where(~np.isnan(values), values, np.full(len(values), math.nan))
+
+
+def _means_where(counts: np.ndarray, values: np.ndarray, without: np.ndarray) -> np.ndarray:
+    """Return the mean of each row's values that count, all rows with the same gaps at once."""
+    means = without.copy()
+    one_row = len(counts) == 1
+    patterns, pattern_of = (counts, np.zeros(1)) if one_row else np.unique(counts, axis=0, return_inverse=True)
+    for number, pattern in enumerate(patterns):
+        if pattern.any():
+            rows = pattern_of == number
+            means[rows] = np.ascontiguousarray(values[rows][:, pattern]).mean(axis=1)
+    return means
 
 
 class ScoreTable:
@@ -112,8 +122,8 @@ class ScoreTable:
             by_unit = np.stack([sample.values for sample in samples], axis=1)
             penalised = np.stack([sample.penalised for sample in samples], axis=1)
             result[name] = Sample(
-                np.array([_mean_of_finite(unit) for unit in by_unit]),
-                np.array([_mean_of_numbers(unit) for unit in penalised]),
+                _means_of_finite(by_unit),
+                _means_of_numbers(penalised),
                 sum(sample.n_missed for sample in samples),
                 sum(sample.n_spurious for sample in samples),
             ).statistics(name)
@@ -127,8 +137,8 @@ class ScoreTable:
             np.where(np.isinf(own), case.diagonals_mm, own) for own, case in zip(values, self._cases, strict=True)
         ]
         if case_means:
-            values = [np.array([_mean_of_finite(own)]) for own in values]
-            penalised = [np.array([_mean_of_numbers(own)]) for own in penalised]
+            values = [_means_of_finite(own[None]) for own in values]
+            penalised = [_means_of_numbers(own[None]) for own in penalised]
         return Sample(
             np.concatenate([np.zeros(0), *values]),
             np.concatenate([np.zeros(0), *penalised]),

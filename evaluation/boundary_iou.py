@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 
 import numpy as np
-from scipy import ndimage
 
 
 def boundary_iou(reference: np.ndarray, prediction: np.ndarray, spacing_mm: Sequence[float], width_mm: float) -> float:
@@ -30,6 +29,8 @@ def boundary_iou(reference: np.ndarray, prediction: np.ndarray, spacing_mm: Sequ
 
 
 def _band(mask: np.ndarray, spacing_mm: Sequence[float], width_mm: float) -> np.ndarray:
+    from scipy import ndimage  # imported late because few runs need it
+
     if not mask.any():
         return mask
     border = mask & ~ndimage.binary_erosion(mask)

@@ -7,11 +7,12 @@ from pathlib import Path
 import numpy as np
 
 from .case_probabilities import labels_with_channel, open_for_case, score_file
+from .common_grid import on_common_grid
 from .dataset_labels import DatasetLabels, Label
 from .errors import CaseError
 from .geometry import check_same_geometry
 from .label_map import foreground_values
-from .label_score import Scores, label_key
+from .label_score import LabelKey, Scores, label_key
 from .metric_choice import MetricChoice
 from .pairs import CaseFiles
 from .probabilities import read_npz
@@ -19,6 +20,7 @@ from .probability_scores import CALIBRATION_METRICS, ProbabilityScores
 from .readers import LabelImage, read_label_image
 from .resample import resampled_onto
 from .scoring import score
+from .slices import slices
 
 
 @dataclass(frozen=True)
@@ -170,6 +172,7 @@ def read_case(task: CaseTask) -> CaseImages:
     reference = read_label_image(task.reference.label_file())
     prediction, source = _read_prediction(task)
     reference, prediction = _of_equal_dimension(reference, prediction)
+    reference, prediction = on_common_grid(reference, prediction)
     prediction, resampled = _on_same_grid(prediction, reference, task.resample)
     return CaseImages(reference, prediction, source, resampled)
 
@@ -183,11 +186,13 @@ def _score_case(task: CaseTask) -> CaseScores:
     probabilities = None
     if task.metrics.options.wants_calibration:
         labels, probabilities = _probabilities(task, reference, labels)
+    tolerances_mm = {label_key(label.values): task.metrics.tolerances_of(label) for label in labels}
     scores, diagonals_mm = [], []
     for reference_image, prediction_image, spacing in _images(reference, prediction, task.axis):
-        scores.append(_score_image(task, labels, reference_image, prediction_image, spacing))
+        scores.append(_score_image(task, tolerances_mm, reference_image, prediction_image, spacing))
         diagonals_mm.append(np.linalg.norm(np.multiply(reference_image.shape, spacing)))
-    by_label = {label.key: [image[label_key(label.values)] for image in scores] for label in labels}
+    keys = {label.key: label_key(label.values) for label in labels}
+    by_label = {name: [image[key] for image in scores] for name, key in keys.items()}
     return CaseScores(
         case=task.case,
         prediction_file=prediction.path,
@@ -195,7 +200,7 @@ def _score_case(task: CaseTask) -> CaseScores:
         source=images.source,
         labels=labels,
         values={
-            label.key: np.array([[*one.metrics().values(), *_calibration(probabilities, label)] for one in images])
+            label.key: np.array([[*one.values.values(), *_calibration(probabilities, label)] for one in images])
             for label, images in zip(labels, by_label.values(), strict=True)
         },
         missed=_flags([[one.is_missed for one in images] for images in by_label.values()], len(scores)),
@@ -249,7 +254,7 @@ def _on_same_grid(prediction: LabelImage, reference: LabelImage, resample: bool)
     try:
         check_same_geometry(prediction.geometry, reference.geometry, prediction.path, reference.path)
     except CaseError:
-        if not resample:
+        if not resample or reference.frames_only:  # the grid of a reference that leaves out slices may be too short
             raise
         shape = prediction.geometry.shape
         return resampled_onto(prediction, reference), (
@@ -260,7 +265,7 @@ def _on_same_grid(prediction: LabelImage, reference: LabelImage, resample: bool)
 
 def _score_image(
     task: CaseTask,
-    labels: tuple[Label, ...],
+    tolerances_mm: Mapping[LabelKey, tuple[float, ...]],
     reference: np.ndarray,
     prediction: np.ndarray,
     spacing_mm: tuple[float, ...],
@@ -269,8 +274,8 @@ def _score_image(
         reference,
         prediction,
         spacing_mm,
-        [label_key(label.values) for label in labels],
-        nsd_tolerance_mm={label_key(label.values): task.metrics.tolerances_of(label) for label in labels},
+        list(tolerances_mm),
+        nsd_tolerance_mm=tolerances_mm,
         ignore_label=task.dataset.ignore_label if task.dataset else None,
         options=task.metrics.options.of_masks,
     )
@@ -302,8 +307,8 @@ def _images(
         yield reference.array, prediction.array, spacing
         return
     in_plane = spacing[:axis] + spacing[axis + 1 :]
-    for index in range(reference.array.shape[axis]):
-        yield reference.array.take(index, axis), prediction.array.take(index, axis), in_plane
+    for pair in zip(slices(reference.array, axis), slices(prediction.array, axis), strict=True):
+        yield *pair, in_plane
 
 
 def _labels_in(reference: LabelImage, prediction: LabelImage, include_background: bool) -> tuple[Label, ...]:
@@ -325,3 +330,8 @@ def _warnings(task: CaseTask, reference: LabelImage, prediction: LabelImage) -> 
     if not reference.geometry.affines and not prediction.geometry.affines:
         spacing = " x ".join(f"{size:g}" for size in reference.geometry.spacing_mm)
         yield f"{reference.path}: the file doesn't say where it lies; distances take its voxels as {spacing} mm"
+    if reference.frames_only and prediction.frames_only:
+        yield (
+            f"{prediction.path} and {reference.path}: neither says how many slices without labels there are beside "
+            "theirs; specificity and the image's diagonal leave those out"
+        )

@@ -1,7 +1,9 @@
 """Evaluate a folder of predictions against a folder of references."""
 
+import shutil
 import sys
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
+from contextlib import closing
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from threading import Timer
@@ -17,6 +19,8 @@ from .curves import make_curves
 from .curves_file import CURVES_FILE, remove_curves, write_curves
 from .dataset_labels import Label, LabelRequest, choose_labels, read_dataset_json
 from .errors import EvaluationError
+from .jobs import FOLDER as JOBS_FOLDER
+from .jobs import JobOptions, run_jobs
 from .metric_choice import ToleranceRequest, choose_metrics
 from .metric_options import DEFAULT_TOLERANCE_MM, MetricOptions
 from .output import prepare_output, write_results
@@ -66,6 +70,7 @@ def evaluate_folder(
     workers: int = 1,
     axis: int | None = None,
     resample: bool = False,
+    jobs: JobOptions | None = None,
     progress: bool = False,
 ) -> Evaluation:
     """Score every prediction in a folder and write metrics.csv, summary.json and if calibration is wanted curves.json.
@@ -87,6 +92,7 @@ def evaluate_folder(
         workers: Number of processes, >= 1.
         axis: Array axis of (z, y, x) to cut slices along and score each; None to score whole images.
         resample: Whether predictions on another grid are brought onto that of their reference, by nearest voxel.
+        jobs: How to score in jobs of a cluster; None to score on this machine.
         progress: Whether to show a progress bar on stderr.
 
     Returns:
@@ -98,6 +104,8 @@ def evaluate_folder(
     """
     predictions, references, output = Path(predictions), Path(references), Path(output)
     _check_options(source, workers, axis, metric_options)
+    if jobs:
+        jobs.check()
     found, known = find_both(predictions, references)
     json_path = Path(dataset_json) if dataset_json is not None else find_dataset_json(predictions, references)
     dataset = read_dataset_json(json_path) if json_path else None
@@ -111,7 +119,7 @@ def evaluate_folder(
         if case in known
     ]
     log = CaseLog(output / FOLDER)
-    scored, failures = score_cases(tasks, workers, progress, log)
+    scored, failures = score_cases(tasks, workers, progress, log, jobs=jobs)
     failures += [without_reference(case, files, references) for case, files in found.items() if case not in known]
     failures.sort(key=lambda failure: failure.case)
     unpredicted = tuple(case for case in known if case not in found)
@@ -140,6 +148,7 @@ def evaluate_folder(
     paths = write_results(output, scored, metrics, summary, by_slice=axis is not None)
     if not failures:
         log.remove()
+        shutil.rmtree(output / JOBS_FOLDER, ignore_errors=True)
     complete = not failures and not (require_all and unpredicted)
     curves_path = output / CURVES_FILE if metric_options.wants_calibration else None
     return Evaluation(summary, *paths, tuple(failures), unpredicted, complete, curves_path)
@@ -193,7 +202,12 @@ def find_both(predictions: Path, references: Path) -> tuple[dict[str, CaseFiles]
 
 
 def score_cases(
-    tasks: Sequence[CaseTask], workers: int, progress: bool, log: CaseLog, title: str = "scoring"
+    tasks: Sequence[CaseTask],
+    workers: int,
+    progress: bool,
+    log: CaseLog,
+    title: str = "scoring",
+    jobs: JobOptions | None = None,
 ) -> tuple[list[CaseScores], list[CaseFailure]]:
     """Score cases that aren't finished yet, several at once.
 
@@ -203,6 +217,7 @@ def score_cases(
         progress: Whether to show a progress bar on stderr.
         log: Where finished cases are written down.
         title: What the progress bar says.
+        jobs: How to submit jobs to a cluster; None to score on this machine.
 
     Returns:
         Scores of the cases, sorted by case, and those that couldn't be scored.
@@ -213,15 +228,29 @@ def score_cases(
     waiting = [task for task in tasks if task.case not in finished]
     if waiting:
         _compile(progress, waiting[0])
-    with tqdm(total=len(tasks), initial=len(scored), desc=title, unit="case", disable=not progress) as bar:
-        for index, result in run_tasks(score_case, waiting, workers, _killed):
+    with (
+        tqdm(total=len(tasks), initial=len(scored), desc=title, unit="case", disable=not progress) as bar,
+        closing(_results(waiting, workers, jobs, log, bar)) as results,
+    ):
+        for index, result in results:
             if isinstance(result, CaseScores):
                 scored.append(result)
-                log.append(waiting[index], result)
+                if not jobs:  # jobs write down theirs themselves
+                    log.append(waiting[index], result)
             else:
                 failures.append(result)
             bar.update()
     return sorted(scored, key=lambda case: case.case), failures
+
+
+def _results(
+    tasks: Sequence[CaseTask], workers: int, jobs: JobOptions | None, log: CaseLog, bar: tqdm
+) -> Generator[tuple[int, CaseScores | CaseFailure], None, None]:
+    if jobs and tasks:
+        folder = log.folder.with_name(JOBS_FOLDER)
+        yield from run_jobs(score_case, tasks, jobs, folder, log, bar.set_postfix_str)
+    else:
+        yield from run_tasks(score_case, tasks, workers, _killed)
 
 
 def _compile(progress: bool, task: CaseTask) -> None:

@@ -1,6 +1,7 @@
 """What `python -m evaluation.test3d` and `python -m evaluation.test2d` have in common."""
 
 import argparse
+import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -9,6 +10,7 @@ from .cases import Evaluation, evaluate_folder
 from .command import EXIT_INCOMPLETE, EXIT_OK, Command, until_reader_leaves
 from .dataset_labels import LabelRequest
 from .errors import EvaluationError
+from .jobs import CLUSTERS, JobOptions
 from .metric_choice import OPTION, ToleranceRequest
 from .metric_options import ALSO, DEFAULT_TOLERANCE_MM, MetricOptions
 from .pairs import SOURCES
@@ -59,6 +61,7 @@ def _evaluate(options: argparse.Namespace) -> int:
         workers=options.workers,
         axis=getattr(options, "axis", None),
         resample=options.resample,
+        jobs=_job_options(options),
         progress=True,
     )
     _report(evaluation, require_all=options.require_all)
@@ -104,6 +107,24 @@ def _metric_options(options: argparse.Namespace) -> MetricOptions:
         raise EvaluationError(f"--{name.replace('_', '-')}: {text}") from None
 
 
+def _job_options(options: argparse.Namespace) -> JobOptions | None:
+    if not options.slurm:
+        given = [name for name in ("slurm_cluster", "slurm_shards", "slurm_options") if getattr(options, name)]
+        if given:
+            raise EvaluationError(f"--{given[0].replace('_', '-')}: is for --slurm only, which isn't there; add it")
+        return None
+    parameters = {}
+    for word in options.slurm_options:
+        name, separator, value = word.partition("=")
+        if not (separator and name):
+            raise EvaluationError(f"--slurm-options: must be NAME=VALUE, got {word!r}; try slurm_partition=NAME")
+        try:
+            parameters[name] = json.loads(value)
+        except ValueError:  # a word
+            parameters[name] = value
+    return JobOptions(options.slurm_cluster or CLUSTERS[0], options.slurm_shards, parameters)
+
+
 def _add_options(parser: argparse.ArgumentParser, slices: bool) -> None:
     add = parser.add_argument
     add("--predictions", type=Path, required=True, metavar="DIR", help="<case>.nii.gz, or <case>.npz and <case>.pkl")
@@ -147,6 +168,16 @@ def _add_options(parser: argparse.ArgumentParser, slices: bool) -> None:
     add("--resample", action="store_true", help="bring predictions onto their reference's grid, by nearest voxel")
     add("--require-all", action="store_true", help="exit with 1 if a reference has no prediction")
     add("--workers", type=int, default=default_workers(), metavar="N", help="processes (default: %(default)s)")
+    add("--slurm", action="store_true", help="score in a job array on a Slurm cluster, started on its login node")
+    add("--slurm-shards", type=int, metavar="N", help="jobs, one process each (default: one for 20 cases, at most 64)")
+    add(
+        "--slurm-options",
+        nargs="+",
+        default=[],
+        metavar="NAME=VALUE",
+        help="parameters of submitit for each job, such as slurm_partition=cpu mem_gb=8 (default: timeout_min=60)",
+    )
+    add("--slurm-cluster", choices=CLUSTERS, help="where the jobs run: local is this machine (default: slurm)")
     if slices:
         add("--axis", type=int, default=0, choices=(0, 1, 2), help="array axis (z, y, x) to cut along (default: 0, z)")
 

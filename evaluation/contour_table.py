@@ -39,10 +39,15 @@ def contour_lengths_mm(spacing_mm: Sequence[float]) -> np.ndarray:
     Returns:
         Lengths in mm, shape (16,), indexed by the code of the cell: bit 2*y + x is set if corner (y, x) is inside.
     """
+    return _contour_lengths_mm(*map(float, spacing_mm)).copy()
+
+
+@cache  # asked for with each slice of a volume
+def _contour_lengths_mm(height_mm: float, width_mm: float) -> np.ndarray:
     lengths = np.zeros(16)
     for code in range(16):
         for start, end in _face_segments(_square(), _wrapped_corners(code, ndim=2)):
-            lengths[code] += np.linalg.norm((np.subtract(end, start)) / 2 * np.asarray(spacing_mm))
+            lengths[code] += np.linalg.norm((np.subtract(end, start)) / 2 * (height_mm, width_mm))
     return lengths
 
 

@@ -3,7 +3,6 @@
 from dataclasses import dataclass
 
 import numpy as np
-from scipy import ndimage
 
 
 @dataclass(frozen=True)
@@ -66,6 +65,8 @@ def score_lesions(reference: np.ndarray, prediction: np.ndarray) -> LesionScores
         Hernandez Petzsche et al. 2022, Scientific Data 9:762 (lesion-wise F1 of ISLES 2022); Kirillov et al. 2019,
         arXiv:1801.00868 (panoptic quality).
     """
+    from scipy import ndimage  # imported late because few runs need it
+
     neighbours = np.ones((3,) * reference.ndim)
     (found, n_reference), (predicted, n_prediction) = (
         ndimage.label(mask, neighbours) for mask in (reference, prediction)

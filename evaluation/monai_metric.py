@@ -9,6 +9,7 @@ from monai.metrics.utils import do_metric_reduction
 
 from .metric_options import MetricOptions
 from .scoring import score
+from .training_metrics import check_metric, spacing_of_each
 
 
 class LabelMetric(CumulativeIterationMetric):
@@ -43,10 +44,7 @@ class LabelMetric(CumulativeIterationMetric):
         self.get_not_nans = get_not_nans
         self.nsd_tolerance_mm = nsd_tolerance_mm
         self.options = options or MetricOptions()
-        tolerances = nsd_tolerance_mm if isinstance(nsd_tolerance_mm, Sequence) else (nsd_tolerance_mm,)
-        known = self.options.names(tolerances)
-        if metric not in known:
-            raise ValueError(f"metric must be one of {', '.join(known)}, got {metric!r}")
+        check_metric(metric, nsd_tolerance_mm, self.options)
 
     def _compute_tensor(
         self, y_pred: torch.Tensor, y: torch.Tensor | None = None, spacing: Sequence[Any] | None = None, **_: Any
@@ -68,7 +66,7 @@ class LabelMetric(CumulativeIterationMetric):
             shape = None if y is None else tuple(y.shape)
             raise ValueError(f"y_pred and y must have one shape (B, C, ...), got {tuple(y_pred.shape)} and {shape}")
         ndim = y_pred.ndim - 2
-        spacings = _spacings(spacing, len(y_pred), ndim)
+        spacings = spacing_of_each(spacing, len(y_pred), ndim)
         first = 0 if self.include_background else 1
         predictions, references = ((x[:, first:] > 0.5).cpu().numpy() for x in (y_pred, y))
         values = [
@@ -97,11 +95,3 @@ class LabelMetric(CumulativeIterationMetric):
             raise ValueError("nothing was scored since the last reset; call the metric on a batch first")
         average, count = do_metric_reduction(data, reduction or self.reduction)  # type: ignore[arg-type]
         return (average, count) if self.get_not_nans else average
-
-
-def _spacings(spacing: Sequence[Any] | None, n_images: int, ndim: int) -> list[Sequence[float]]:
-    if spacing is None:
-        return [(1.0,) * ndim] * n_images
-    if len(spacing) == n_images and all(isinstance(one, Sequence | torch.Tensor) for one in spacing):
-        return [tuple(float(size) for size in one) for one in spacing]
-    return [tuple(float(size) for size in spacing)] * n_images

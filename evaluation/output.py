@@ -2,7 +2,6 @@
 
 import csv
 import json
-import math
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -120,22 +119,11 @@ def _write_metrics(path: Path, cases: Sequence[CaseScores], metrics: MetricChoic
             writer.writerows(_rows(case, metrics))
 
 
-def _rows(case: CaseScores, metrics: MetricChoice) -> Iterator[list[str]]:
+def _rows(case: CaseScores, metrics: MetricChoice) -> Iterator[list[str | float]]:
+    """Yield rows; the writer makes of a float the shortest text that reads back as the same, or nan, inf, -inf."""
+    columns = [(label.key, label.name, metrics.names(label), case.values[label.key].tolist()) for label in case.labels]
     for index in range(len(case.diagonals_mm)):
         position = [] if case.axis is None else [str(case.axis), str(index)]
-        for label in case.labels:
-            names = metrics.names(label)
-            for name, value in zip(names, case.values[label.key][index].tolist(), strict=True):
-                yield [case.case, label.key, label.name, name, format_value(value), *position]
-
-
-def format_value(value: float) -> str:
-    """Write a metric for metrics.csv.
-
-    Args:
-        value: Any float.
-
-    Returns:
-        The shortest text that reads back as the same number, or `nan`, `inf`, `-inf`.
-    """
-    return "nan" if math.isnan(value) else repr(float(value))
+        for key, label_name, names, values in columns:
+            for name, value in zip(names, values[index], strict=True):
+                yield [case.case, key, label_name, name, value, *position]

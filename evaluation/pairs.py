@@ -56,8 +56,8 @@ class CaseFiles:
 def find_cases(folder: Path, *, with_npz: bool, option: str) -> dict[str, CaseFiles]:
     """Find the cases in a folder.
 
-    Label files are those of one format, the first of NIfTI, MetaImage, NRRD, PNG, BMP, TIFF that the folder holds.
-    Hidden files, folders and files with other endings are left alone.
+    Label files are those of one format, the first of NIfTI, MetaImage, NRRD, PNG, BMP, TIFF, DICOM segmentations that
+    the folder holds. Hidden files, folders and files with other endings are left alone.
 
     Args:
         folder: The folder.

@@ -5,13 +5,14 @@ from pathlib import Path
 
 import numpy as np
 
+from .dicom_seg import read_dicom_seg
 from .errors import CaseError
 from .geometry import Geometry, geometry_from_sitk
 from .label_map import as_label_map
 from .nifti import read_nifti
 
 NIFTI_ENDINGS = (".nii.gz", ".nii")
-LABEL_ENDINGS = (NIFTI_ENDINGS, (".mha",), (".nrrd",), (".png",), (".bmp",), (".tif", ".tiff"))
+LABEL_ENDINGS = (NIFTI_ENDINGS, (".mha",), (".nrrd",), (".png",), (".bmp",), (".tif", ".tiff"), (".dcm",))
 """Endings of label files, by format; a folder's label files are those of the first format that it holds."""
 
 _UNPLACED_ENDINGS = (".png", ".bmp", ".tif", ".tiff")
@@ -25,11 +26,13 @@ class LabelImage:
         array: Integers >= 0, shape (D, H, W) or (H, W).
         geometry: Where the voxels lie.
         path: File that it was read from.
+        frames_only: Whether slices without a label are left out before the first and after the last.
     """
 
     array: np.ndarray
     geometry: Geometry
     path: Path
+    frames_only: bool = False
 
     def without_first_axis(self) -> "LabelImage":
         """Return the only slice of a volume of shape (1, H, W)."""
@@ -37,7 +40,7 @@ class LabelImage:
 
 
 def read_label_image(path: Path) -> LabelImage:
-    """Read a label file: NIfTI, MetaImage, NRRD, PNG, BMP or TIFF.
+    """Read a label file: NIfTI, MetaImage, NRRD, PNG, BMP, TIFF or a DICOM segmentation.
 
     Args:
         path: The file; floating point values are accepted if they are integers.
@@ -49,14 +52,15 @@ def read_label_image(path: Path) -> LabelImage:
         CaseError: If it can't be read or holds no label map; names the file.
     """
     try:
-        is_nifti = path.name.endswith(NIFTI_ENDINGS)
-        array, geometry = read_nifti(path) if is_nifti else _read_with_sitk(path)
-        return LabelImage(as_label_map(array, str(path)), geometry, path)
+        is_dicom = path.suffix == ".dcm"
+        read = read_nifti if path.name.endswith(NIFTI_ENDINGS) else read_dicom_seg if is_dicom else _read_with_sitk
+        array, geometry = read(path)
+        return LabelImage(as_label_map(array, str(path)), geometry, path, frames_only=is_dicom)
     except CaseError:
         raise
     except ValueError as error:
         raise CaseError(str(error) if str(path) in str(error) else f"{path}: {error}") from error
-    except Exception as error:  # nibabel, SimpleITK, gzip and zlib each have errors of their own
+    except Exception as error:  # nibabel, SimpleITK, pydicom, gzip and zlib each have errors of their own
         message = str(error).strip().splitlines()
         reason = f"{type(error).__name__}: {message[-1] if message else 'no details'}"
         raise CaseError(f"{path}: can't be read: {reason}; the file is missing or damaged") from error

@@ -1,7 +1,6 @@
 """Bring a label map onto another grid, the nearest voxel's label each."""
 
 import numpy as np
-from scipy import ndimage
 
 from .errors import CaseError
 from .readers import LabelImage
@@ -20,6 +19,8 @@ def resampled_onto(prediction: LabelImage, reference: LabelImage) -> LabelImage:
     Raises:
         CaseError: If a file doesn't say where it lies, or one has a dimension more than the other; names both.
     """
+    from scipy import ndimage  # imported late because few runs need it
+
     own, wanted = prediction.geometry, reference.geometry
     if len(own.shape) != len(wanted.shape) or not own.affines or not wanted.affines:
         raise CaseError(

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property, lru_cache
 
 import numpy as np
 
@@ -116,20 +117,23 @@ class _Pair:
             wanted = set(range(256))
         else:
             wanted = {value for label_map in (first, second) for value in distinct_values(label_map)} | {0}
-        index = LabelIndex(tuple(sorted(wanted)))
+        index = _label_index(tuple(sorted(wanted)))
         counts = count_labels(first, second, index, ignored_value)
         return cls(first, second, tuple(axes), spacing, index, counts, ignored_value)
 
     def occurring(self) -> tuple[int, ...]:
         """Return the label values that occur in either map, ascending."""
-        there = (self.counts.in_reference + self.counts.in_prediction)[: self.index.other]
-        return tuple(self.index.values[number] for number in np.flatnonzero(there))
+        return tuple(self.index.values[number] for number in sorted(self._numbers_there) if number < self.index.other)
+
+    @cached_property
+    def _numbers_there(self) -> set[int]:
+        return set(np.flatnonzero(self.counts.in_reference + self.counts.in_prediction).tolist())
 
     def score(self, values: tuple[int, ...], tolerances_mm: tuple[float, ...], options: MetricOptions) -> LabelScore:
         numbers = self.index.numbers(values)
         counts = overlap_counts(self.counts, numbers)
-        if counts.in_neither:
-            return LabelScore(counts, dict.fromkeys(options.names(tolerances_mm), float("nan")))
+        if self._numbers_there.isdisjoint(numbers):
+            return LabelScore(counts, dict.fromkeys(_names(options, tolerances_mm), float("nan")))
         masks = self._masks(numbers)
         distances = for_nsd = BOUNDARIES[options.boundary](masks[0], masks[1], self.spacing_mm, math.inf, self.scratch)
         if options.nsd_boundary != options.boundary:
@@ -203,6 +207,10 @@ def warm_up() -> None:
                 ignore_label=2,
                 options=MetricOptions(boundary="dual", nsd_boundary="voxel"),
             )
+
+
+_names = lru_cache(maxsize=256)(MetricOptions.names)  # asked for with each slice, like the next
+_label_index = lru_cache(maxsize=16)(LabelIndex)
 
 
 def _tolerances(label: LabelKey, wanted: float | Sequence[float] | Mapping) -> tuple[float, ...]:

@@ -11,7 +11,7 @@ import numpy as np
 
 from .curves_file import Curves, LabelCurves, ThresholdCurve
 from .errors import EvaluationError
-from .output import format_value, renamed_when_complete
+from .output import renamed_when_complete
 from .probability_scores import THRESHOLDS
 
 THRESHOLDS_FILE = "thresholds.json"
@@ -145,8 +145,8 @@ def _write_table(path: Path, curves: Curves) -> None:
             for index, threshold in enumerate(curves.thresholds.tolist()):
                 cells: list[str] = []
                 for curve in (label.dice, label.iou):
-                    cells += [format_value(curve.mean[index]), str(curve.n[index]), str(curve.n_na[index])]
-                    cells += [format_value(curve.pooled[index])]
+                    cells += [float(curve.mean[index]), str(curve.n[index]), str(curve.n_na[index])]
+                    cells += [float(curve.pooled[index])]
                 writer.writerow([key, label.name, threshold, *cells])
 
 

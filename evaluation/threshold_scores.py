@@ -15,7 +15,7 @@ from .curves import mean_of_numbers
 from .dataset_labels import Label
 from .errors import EvaluationError
 from .label_score import label_key
-from .output import format_value, renamed_when_complete
+from .output import renamed_when_complete
 from .threshold_choice import METRICS, PLAIN_THRESHOLD, ThresholdChoice, index_of
 
 CASES_FILE = "threshold_scores.csv"
@@ -108,7 +108,7 @@ def write_threshold_scores(folder: Path, scores: Sequence[ThresholdScore], more:
                 writer = csv.writer(stream, lineterminator="\n")
                 writer.writerow(["case", "label", "label_name", "threshold", *COLUMNS])
                 for score in scores:
-                    values = map(format_value, score.values)
+                    values = map(float, score.values)
                     writer.writerow([score.case, score.label.key, score.label.name, score.threshold, *values])
             text = json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False)
             json_part.write_text(text + "\n", encoding="utf-8")

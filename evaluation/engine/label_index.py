@@ -52,8 +52,11 @@ class LabelIndex:
         Returns:
             Their numbers.
         """
-        position = {value: number for number, value in enumerate(self.values)}
-        return tuple(position[value] for value in values if value in position)
+        return tuple(self._position[value] for value in values if value in self._position)
+
+    @cached_property
+    def _position(self) -> dict[int, int]:
+        return {value: number for number, value in enumerate(self.values)}
 
 
 @njit(inline="always")
