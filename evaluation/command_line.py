@@ -155,7 +155,8 @@ def _add_options(parser: argparse.ArgumentParser, slices: bool) -> None:
     )
     add("--boundary", choices=BOUNDARIES, default="voxel", help="surface of HD, ASSD and MASD (default: voxel)")
     add("--nsd-boundary", choices=BOUNDARIES, default="dual", help="surface of the surface Dice (default: dual)")
-    add("--also", nargs="+", default=[], choices=ALSO, help="further metrics; calibration needs .npz files")
+    groups = f"further metrics: {', '.join(ALSO)} (of .npz files)"
+    add("--also", nargs="+", default=[], choices=ALSO, metavar="GROUP", help=groups)
     add(
         "--boundary-width-mm",
         type=float,

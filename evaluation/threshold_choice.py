@@ -143,7 +143,7 @@ def _write_table(path: Path, curves: Curves) -> None:
         writer.writerow(["label", "label_name", "threshold", *columns])
         for key, label in curves.labels.items():
             for index, threshold in enumerate(curves.thresholds.tolist()):
-                cells: list[str] = []
+                cells: list[float | str] = []
                 for curve in (label.dice, label.iou):
                     cells += [float(curve.mean[index]), str(curve.n[index]), str(curve.n_na[index])]
                     cells += [float(curve.pooled[index])]
