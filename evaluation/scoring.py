@@ -16,7 +16,7 @@ from .extra_metrics import EXTRA_METRICS
 from .label_map import LARGEST_VALUE, as_label_map, foreground_values
 from .label_score import LabelKey, LabelScore, Scores
 from .metric_options import DEFAULT_TOLERANCE_MM, MetricOptions, checked_tolerance, hd_name, nsd_name
-from .overlap import overlap_counts
+from .overlap import OverlapCounts, overlap_counts
 from .surface import BOUNDARIES, accepted_mm, assd_mm, hausdorff_mm, masd_mm, surface_dice
 
 _DEFAULTS = MetricOptions()
@@ -127,7 +127,7 @@ class _Pair:
         numbers = self.index.numbers(values)
         counts = overlap_counts(self.counts, numbers)
         if counts.in_neither:
-            return LabelScore(counts, dict.fromkeys(options.names(tolerances_mm), float("nan")))
+            return absent_score(self.counts.n_voxels, tolerances_mm, options)
         masks = self._masks(numbers)
         distances = for_nsd = BOUNDARIES[options.boundary](masks[0], masks[1], self.spacing_mm, math.inf, self.scratch)
         if options.nsd_boundary != options.boundary:
@@ -201,6 +201,20 @@ def warm_up() -> None:
                 ignore_label=2,
                 options=MetricOptions(boundary="dual", nsd_boundary="voxel"),
             )
+
+
+def absent_score(n_voxels: int, tolerances_mm: Sequence[float], options: MetricOptions) -> LabelScore:
+    """Return the score of a label that neither map holds: every metric nan.
+
+    Args:
+        n_voxels: Number of voxels of the image, those to ignore left out.
+        tolerances_mm: Tolerances of the normalised surface distance in mm.
+        options: Definitions of the metrics that have a choice.
+
+    Returns:
+        The score.
+    """
+    return LabelScore(OverlapCounts(0, 0, 0, n_voxels), dict.fromkeys(options.names(tolerances_mm), float("nan")))
 
 
 def _tolerances(label: LabelKey, wanted: float | Sequence[float] | Mapping) -> tuple[float, ...]:
