@@ -158,18 +158,6 @@ def _plain(options: MetricOptions) -> dict[str, Any]:
     return {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(options).items()}
 
 
-def _one_folder(predictions: Path, references: Path) -> Iterator[str]:
-    if predictions.samefile(references):
-        yield f"--predictions and --references: are one folder, {predictions}; its files were compared with themselves"
-
-
-def _in_no_file(labels: Iterable[str], cases: Sequence[CaseScores]) -> Iterator[str]:
-    """Warn of labels that were asked for one by one and that no file holds: their number may be mistyped."""
-    for key in dict.fromkeys(labels):
-        if cases and all(np.isnan(case.values[key]).all() for case in cases if key in case.values):
-            yield f"label {key} was asked for and is in no file; correct it if it should be in one"
-
-
 def _check_options(source: str, workers: int, axis: int | None, metrics: MetricOptions) -> None:
     if source not in SOURCES:
         raise EvaluationError(f"--source: must be one of {', '.join(SOURCES)}, got {source!r}")
@@ -292,3 +280,15 @@ def without_reference(case: str, files: CaseFiles, references: Path) -> CaseFail
 
 def _labels_of(cases: Sequence[CaseScores]) -> tuple[Label, ...]:
     return tuple(sorted({label for case in cases for label in case.labels}, key=lambda label: label.values))
+
+
+def _one_folder(predictions: Path, references: Path) -> Iterator[str]:
+    if predictions.samefile(references):
+        yield f"--predictions and --references: are one folder, {predictions}; its files were compared with themselves"
+
+
+def _in_no_file(labels: Iterable[str], cases: Sequence[CaseScores]) -> Iterator[str]:
+    """Warn of labels that were asked for one by one and that no file holds: their number may be mistyped."""
+    for key in dict.fromkeys(labels):
+        if cases and all(np.isnan(case.values[key]).all() for case in cases if key in case.values):
+            yield f"label {key} was asked for and is in no file; correct it if it should be in one"

@@ -1,7 +1,6 @@
 """clDice: how well the centre lines of two masks lie in the other, for vessels and other tubes."""
 
 import numpy as np
-from scipy import ndimage
 
 
 def centerline_dice(reference: np.ndarray, prediction: np.ndarray) -> float:
@@ -40,6 +39,8 @@ def center_lines(mask: np.ndarray) -> np.ndarray:
     Returns:
         Boolean, same shape, within the mask.
     """
+    from scipy import ndimage  # imported late because few runs need it
+
     skeleton = _skeleton(mask)
     components, n_components = ndimage.label(mask, np.ones((3,) * mask.ndim))
     kept = np.bincount(components[skeleton], minlength=n_components + 1)
@@ -52,6 +53,8 @@ def center_lines(mask: np.ndarray) -> np.ndarray:
 
 
 def _line_of_even_width(component: np.ndarray) -> np.ndarray:
+    from scipy import ndimage  # as above
+
     grown = np.pad(component, [(0, 1)] * component.ndim)
     for axis in range(component.ndim):
         grown |= np.roll(grown, 1, axis)

@@ -17,7 +17,7 @@ from .extra_metrics import EXTRA_METRICS
 from .label_map import LARGEST_VALUE, as_label_map, foreground_values
 from .label_score import LabelKey, LabelScore, Scores
 from .metric_options import DEFAULT_TOLERANCE_MM, MetricOptions, checked_tolerance, hd_name, nsd_name
-from .overlap import overlap_counts
+from .overlap import OverlapCounts, overlap_counts
 from .surface import BOUNDARIES, accepted_mm, assd_mm, hausdorff_mm, masd_mm, surface_dice
 
 _DEFAULTS = MetricOptions()
@@ -131,9 +131,9 @@ class _Pair:
 
     def score(self, values: tuple[int, ...], tolerances_mm: tuple[float, ...], options: MetricOptions) -> LabelScore:
         numbers = self.index.numbers(values)
-        counts = overlap_counts(self.counts, numbers)
         if self._numbers_there.isdisjoint(numbers):
-            return LabelScore(counts, dict.fromkeys(_names(options, tolerances_mm), float("nan")))
+            return absent_score(self.counts.n_voxels, tolerances_mm, options)
+        counts = overlap_counts(self.counts, numbers)
         masks = self._masks(numbers)
         distances = for_nsd = BOUNDARIES[options.boundary](masks[0], masks[1], self.spacing_mm, math.inf, self.scratch)
         if options.nsd_boundary != options.boundary:
@@ -207,6 +207,21 @@ def warm_up() -> None:
                 ignore_label=2,
                 options=MetricOptions(boundary="dual", nsd_boundary="voxel"),
             )
+
+
+def absent_score(n_voxels: int, tolerances_mm: Sequence[float], options: MetricOptions) -> LabelScore:
+    """Return the score of a label that neither map holds: every metric nan.
+
+    Args:
+        n_voxels: Number of voxels of the image, those to ignore left out.
+        tolerances_mm: Tolerances of the normalised surface distance in mm.
+        options: Definitions of the metrics that have a choice.
+
+    Returns:
+        The score.
+    """
+    names = _names(options, tuple(tolerances_mm))
+    return LabelScore(OverlapCounts(0, 0, 0, n_voxels), dict.fromkeys(names, float("nan")))
 
 
 _names = lru_cache(maxsize=256)(MetricOptions.names)  # asked for with each slice, like the next

@@ -151,7 +151,6 @@ def test_help_explains_every_option_files_and_exit_codes_with_an_example(module,
     for text in ("metrics.csv", "summary.json", "Exit code", "130", "default: 2", "default: 95"):
         assert text in shown.out
     assert re.search(r"^ +.*--predictions \w+ --references \w+ --output \w+", shown.out, re.MULTILINE)  # the example
-    assert max(map(len, shown.out.splitlines())) <= 120
 
 
 def test_axis_of_slices_is_one_of_three(folders):

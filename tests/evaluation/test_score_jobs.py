@@ -177,7 +177,7 @@ def test_job_that_is_started_again_skips_what_it_had_finished(four, tmp_path):
         names.append(task.case)
         return score_case(task)
 
-    found, known = cases._find_both(four.predictions, four.references)
+    found, known = cases.find_both(four.predictions, four.references)
     metrics = cases.choose_metrics(cases.MetricOptions(), 2.0, None, None)
     tasks = tuple(CaseTask(case, found[case], known[case], "auto", None, False, None, metrics, None) for case in found)
     log = tmp_path / "log"
