@@ -33,7 +33,7 @@ ACCEPTED_EXCESS = 1e-3
 MOST_SORTED = 1 << 24
 """Voxels times labels up to which ranks are exact; beyond, voxels of nearly the same probability share one."""
 
-_ROWS_VALUES = 1 << 20
+_SLAB_VALUES = 1 << 20
 
 ProbabilityBlock = tuple[Channels, slice, np.ndarray]
 """Channels, some rows along the first spatial axis, and the probability there of being in any of the channels."""
@@ -102,7 +102,8 @@ def score_blocks(
 
     Args:
         reference: True label map, shape (D, H, W) or (H, W).
-        blocks: Probabilities of every label's channels and of every single channel, those of a row in ascending order.
+        blocks: Probabilities of every label's channels and of every single channel; the same rows for each channel,
+            the channels of some rows in ascending order.
         labels: Labels to score.
         channels: Which channel is of which label.
         source: `probabilities` or `logits`.
@@ -168,7 +169,7 @@ def probabilities_of_logits(slab: np.ndarray, channels: LabelChannels) -> np.nda
     Raises:
         ProbabilityError: If a voxel has no largest finite logit.
     """
-    values = np.ascontiguousarray(slab, np.float32)
+    values = _as_float32(slab)
     p = np.empty_like(values)
     if channels.regions is not None:
         sigmoid(values.reshape(-1), p.reshape(-1))
@@ -192,7 +193,7 @@ def as_probabilities(block: np.ndarray) -> np.ndarray:
     low, high = float(block.min()), float(block.max())
     if low < -ACCEPTED_EXCESS or high > 1 + ACCEPTED_EXCESS:
         raise ProbabilityError(f"probabilities must be in [0, 1], got {low:g} to {high:g}; are these logits?")
-    values = np.ascontiguousarray(block, np.float32)
+    values = _as_float32(block)
     return values if low >= 0 and high <= 1 else np.clip(values, 0, 1)
 
 
@@ -267,13 +268,19 @@ class _DistributionSums:
 
     def __init__(self, reference: np.ndarray, channels: LabelChannels, ignore_label: int | None) -> None:
         self._reference, self._n_channels, self._ignored = reference, channels.n_channels, ignore_label
-        self._best = np.zeros(reference.shape, np.float32)
-        self._top = np.zeros(reference.shape, np.uint8 if channels.n_channels <= 256 else np.uint32)
-        self._sums = np.zeros(2)
+        self._type = np.uint8 if channels.n_channels <= 256 else np.uint32
+        self._open: dict[int | None, tuple[np.ndarray, np.ndarray]] = {}
+        self._sums, self._reliability = np.zeros(2), np.zeros((3, N_BINS))
 
     def add(self, channel: int, rows: slice, p: np.ndarray) -> None:
-        best, top = self._best[rows].reshape(-1), self._top[rows].reshape(-1)
-        add_channel(p.reshape(-1), channel, self._classes(rows), best, top, self._sums)
+        p, classes = p.reshape(-1), self._classes(rows)
+        if channel == 0:
+            self._open[rows.start] = np.zeros(p.size, np.float32), np.zeros(p.size, self._type)
+        best, top = self._open[rows.start]
+        add_channel(p, channel, classes, best, top, self._sums)
+        if channel == self._n_channels - 1:
+            del self._open[rows.start]
+            add_top(best, top, classes, N_BINS, self._reliability)
 
     def _classes(self, rows: slice) -> np.ndarray:
         there = self._reference[rows].reshape(-1)
@@ -284,10 +291,8 @@ class _DistributionSums:
         return classes
 
     def score(self) -> MulticlassScore:
-        sums = np.zeros((3, N_BINS))
-        for rows in _rows(self._reference.shape):
-            add_top(self._best[rows].reshape(-1), self._top[rows].reshape(-1), self._classes(rows), N_BINS, sums)
-        reliability = Reliability(sums)
+        assert not self._open, "every row has all channels"
+        reliability = Reliability(self._reliability)
         return MulticlassScore(*_means(self._sums, reliability.n_voxels), reliability)
 
 
@@ -311,11 +316,11 @@ def _means(sums: np.ndarray, n: int) -> tuple[float, float]:
 
 
 def _slabs_of(array: np.ndarray) -> Iterator[tuple[slice, np.ndarray]]:
-    for rows in _rows(array.shape[1:], len(array)):
-        yield rows, array[:, rows]
+    step = max(1, _SLAB_VALUES * array.shape[1] // max(1, array.size))
+    for start in range(0, array.shape[1], step):
+        yield slice(start, start + step), array[:, start : start + step]
 
 
-def _rows(shape: Sequence[int], n_channels: int = 1) -> Iterator[slice]:
-    step = max(1, _ROWS_VALUES // max(1, n_channels * int(np.prod(shape[1:]))))
-    for start in range(0, shape[0], step):
-        yield slice(start, min(start + step, shape[0]))
+def _as_float32(array: np.ndarray) -> np.ndarray:
+    values = np.ascontiguousarray(array, np.float32)
+    return values if values.flags.writeable else values.copy()  # loops are compiled for arrays that may be written to
