@@ -9,6 +9,7 @@ import pytest
 from evaluation import calibration, cases, npz_slabs, score_probabilities
 from evaluation.case_scores import score_case
 from evaluation.curves_file import read_curves
+from evaluation.definitions import direction
 from evaluation.engine import class_probabilities, probability_counts
 from evaluation.errors import EvaluationError
 from evaluation.probability_scores import CALIBRATION_METRICS, THRESHOLDS
@@ -331,6 +332,10 @@ def test_curves_hold_sums_and_means_over_cases(workspace, image):
     assert curves.multiclass.values["brier"]["mean"] == pytest.approx(np.mean([s.multiclass.brier for s in scores]))
     assert curves.cases[1]["labels"]["2"] == own[1].metrics()
     assert curves.cases[1]["multiclass"] == scores[1].multiclass.metrics()
+
+
+def test_less_error_and_more_area_are_better():
+    assert [direction(name) for name in CALIBRATION_METRICS] == [-1, -1, -1, 1, 1]
 
 
 def test_other_files_are_not_read_as_curves(tmp_path):
