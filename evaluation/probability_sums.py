@@ -9,7 +9,7 @@ from .engine.probability_counts import (
     LEFT_OUT,
     N_RANK_BINS,
     add_probabilities,
-    areas_of_counts,
+    areas_of_bins,
     areas_of_keys,
     count_ranks,
     rank_keys,
@@ -66,7 +66,7 @@ class SortedRanks:
 
     def add(self, p: np.ndarray, truth: np.ndarray) -> None:
         """Add voxels, whose truth is 0, 1 or `LEFT_OUT`."""
-        self._n += rank_keys(p.view(np.uint32) & np.uint32(0x7FFFFFFF), truth, self._keys[self._n :])
+        self._n += rank_keys(_bits(p), truth, self._keys[self._n :])
 
     def areas(self) -> tuple[float, float]:
         """Return AUROC and average precision."""
@@ -79,15 +79,15 @@ class CountedRanks:
     """Ranks by histogram, in memory that doesn't depend on the number of voxels."""
 
     def __init__(self) -> None:
-        self._counts, self._values = np.zeros((N_RANK_BINS, 2), np.uint32), np.zeros(N_RANK_BINS, np.float32)
+        self._bins = np.zeros((N_RANK_BINS, 3), np.uint32)
 
     def add(self, p: np.ndarray, truth: np.ndarray) -> None:
         """Add voxels, whose truth is 0, 1 or `LEFT_OUT`."""
-        count_ranks(p, truth, self._counts, self._values)
+        count_ranks(_bits(p), truth, self._bins)
 
     def areas(self) -> tuple[float, float]:
         """Return AUROC and average precision."""
-        return areas_of_counts(self._counts, self._values)
+        return areas_of_bins(self._bins)
 
 
 class DistributionSums:
@@ -123,6 +123,10 @@ class DistributionSums:
         assert not self._open, "every row has all channels"
         reliability = Reliability(self._reliability)
         return MulticlassScore(*_means(self._sums, reliability.n_voxels), reliability)
+
+
+def _bits(p: np.ndarray) -> np.ndarray:
+    return p.view(np.uint32) & np.uint32(0x7FFFFFFF)  # without the sign of -0.0
 
 
 def _means(sums: np.ndarray, n: int) -> tuple[float, float]:
