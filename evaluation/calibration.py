@@ -4,28 +4,13 @@ from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
 
-from .engine.class_probabilities import add_channel, add_top, sigmoid, softmax
+from .engine.class_probabilities import sigmoid, softmax
 from .engine.compiled import one_process_at_a_time
-from .engine.probability_counts import (
-    LEFT_OUT,
-    N_RANK_BINS,
-    add_probabilities,
-    areas_of_counts,
-    areas_of_keys,
-    count_ranks,
-    rank_keys,
-)
 from .label_channels import Channels, LabelChannels
 from .label_map import as_label_map
 from .label_score import LabelKey
-from .probability_scores import (
-    N_BINS,
-    THRESHOLDS,
-    LabelProbabilityScore,
-    MulticlassScore,
-    ProbabilityScores,
-    Reliability,
-)
+from .probability_scores import ProbabilityScores
+from .probability_sums import CountedRanks, DistributionSums, LabelSums
 
 ACCEPTED_EXCESS = 1e-3
 """How far outside [0, 1] a probability may lie, for rounding; it is then taken as 0 or 1."""
@@ -33,7 +18,7 @@ ACCEPTED_EXCESS = 1e-3
 MOST_SORTED = 1 << 24
 """Voxels times labels up to which ranks are exact; beyond, voxels of nearly the same probability share one."""
 
-_ROWS_VALUES = 1 << 20
+_SLAB_VALUES = 1 << 20
 
 ProbabilityBlock = tuple[Channels, slice, np.ndarray]
 """Channels, some rows along the first spatial axis, and the probability there of being in any of the channels."""
@@ -69,6 +54,10 @@ def score_probabilities(
     Raises:
         ValueError: If shapes don't fit, a label has no channel, or a number is no probability.
 
+    Source:
+        Brier 1950 (Brier score); Guo et al. 2017, arXiv:1706.04599 (expected calibration error). Average precision is
+        the step-wise sum of scikit-learn.
+
     Example:
         >>> scores = score_probabilities(np.array([[0, 1]]), np.array([[[0.75, 0.25]], [[0.25, 0.75]]]))
         >>> scores.labels[1].brier, scores.labels[1].auroc
@@ -102,7 +91,8 @@ def score_blocks(
 
     Args:
         reference: True label map, shape (D, H, W) or (H, W).
-        blocks: Probabilities of every label's channels and of every single channel, those of a row in ascending order.
+        blocks: Probabilities of every label's channels and of every single channel; the same rows for each channel,
+            the channels of some rows in ascending order.
         labels: Labels to score.
         channels: Which channel is of which label.
         source: `probabilities` or `logits`.
@@ -114,11 +104,9 @@ def score_blocks(
     by_channels = {label: channels.of(_values(label)) for label in labels}
     exact = reference.size * len(labels) <= MOST_SORTED
     sums = {
-        label: _LabelSums(_values(label), reference, ignore_label, exact=exact)
-        for label in labels
-        if by_channels[label]
+        label: LabelSums(_values(label), reference, ignore_label, exact=exact) for label in labels if by_channels[label]
     }
-    whole = _DistributionSums(reference, channels, ignore_label) if channels.regions is None else None
+    whole = DistributionSums(reference, channels, ignore_label) if channels.regions is None else None
     for block_channels, rows, p in blocks:
         for label, own in sums.items():
             if by_channels[label] == block_channels:
@@ -168,7 +156,7 @@ def probabilities_of_logits(slab: np.ndarray, channels: LabelChannels) -> np.nda
     Raises:
         ProbabilityError: If a voxel has no largest finite logit.
     """
-    values = np.ascontiguousarray(slab, np.float32)
+    values = _as_float32(slab)
     p = np.empty_like(values)
     if channels.regions is not None:
         sigmoid(values.reshape(-1), p.reshape(-1))
@@ -192,103 +180,8 @@ def as_probabilities(block: np.ndarray) -> np.ndarray:
     low, high = float(block.min()), float(block.max())
     if low < -ACCEPTED_EXCESS or high > 1 + ACCEPTED_EXCESS:
         raise ProbabilityError(f"probabilities must be in [0, 1], got {low:g} to {high:g}; are these logits?")
-    values = np.ascontiguousarray(block, np.float32)
+    values = _as_float32(block)
     return values if low >= 0 and high <= 1 else np.clip(values, 0, 1)
-
-
-class _LabelSums:
-    """Sums over the voxels of an image, for one label against all others."""
-
-    def __init__(self, values: Sequence[int], reference: np.ndarray, ignore_label: int | None, *, exact: bool) -> None:
-        self._values, self._reference, self._ignored = values, reference, ignore_label
-        self._sums = np.zeros(2)
-        self._reliability = np.zeros((3, N_BINS))
-        self._by_threshold = np.zeros((2, len(THRESHOLDS)), np.int64)
-        self._ranks: _SortedRanks | _CountedRanks | None = None
-        self._exact = exact
-        self._n_seen = 0
-        self._areas = (float("nan"), float("nan"))
-
-    def add(self, rows: slice, p: np.ndarray) -> None:
-        p, truth = p.reshape(-1), self._truth(rows)
-        add_probabilities(p, truth, N_BINS, THRESHOLDS, self._sums, self._reliability, self._by_threshold)
-        if self._ranks is None:
-            self._ranks = _SortedRanks(self._reference.size) if self._exact else _CountedRanks()
-        self._ranks.add(p, truth)
-        self._n_seen += p.size
-        if self._n_seen == self._reference.size:  # so that labels that come one after the other share the memory
-            self._areas, self._ranks = self._ranks.areas(), None
-
-    def _truth(self, rows: slice) -> np.ndarray:
-        there = self._reference[rows]
-        truth = np.isin(there, self._values) if len(self._values) > 1 else there == self._values[0]
-        codes = truth.reshape(-1).view(np.uint8)
-        if self._ignored is not None:
-            codes[there.reshape(-1) == self._ignored] = LEFT_OUT
-        return codes
-
-    def score(self) -> LabelProbabilityScore:
-        assert self._n_seen == self._reference.size, "every voxel comes once"
-        reliability = Reliability(self._reliability)
-        cross_entropy, brier = _means(self._sums, reliability.n_voxels)
-        return LabelProbabilityScore(cross_entropy, brier, *self._areas, reliability, self._by_threshold)
-
-
-class _SortedRanks:
-    """Ranks of all voxels, exact."""
-
-    def __init__(self, size: int) -> None:
-        self._keys, self._n = np.empty(size, np.uint32), 0
-
-    def add(self, p: np.ndarray, truth: np.ndarray) -> None:
-        self._n += rank_keys(p.view(np.uint32) & np.uint32(0x7FFFFFFF), truth, self._keys[self._n :])
-
-    def areas(self) -> tuple[float, float]:
-        keys = self._keys[: self._n]
-        keys.sort()
-        return areas_of_keys(keys)
-
-
-class _CountedRanks:
-    """Ranks by histogram, in memory that doesn't depend on the number of voxels."""
-
-    def __init__(self) -> None:
-        self._counts, self._values = np.zeros((N_RANK_BINS, 2), np.uint32), np.zeros(N_RANK_BINS, np.float32)
-
-    def add(self, p: np.ndarray, truth: np.ndarray) -> None:
-        count_ranks(p, truth, self._counts, self._values)
-
-    def areas(self) -> tuple[float, float]:
-        return areas_of_counts(self._counts, self._values)
-
-
-class _DistributionSums:
-    """Sums over the voxels of an image, for all labels together."""
-
-    def __init__(self, reference: np.ndarray, channels: LabelChannels, ignore_label: int | None) -> None:
-        self._reference, self._n_channels, self._ignored = reference, channels.n_channels, ignore_label
-        self._best = np.zeros(reference.shape, np.float32)
-        self._top = np.zeros(reference.shape, np.uint8 if channels.n_channels <= 256 else np.uint32)
-        self._sums = np.zeros(2)
-
-    def add(self, channel: int, rows: slice, p: np.ndarray) -> None:
-        best, top = self._best[rows].reshape(-1), self._top[rows].reshape(-1)
-        add_channel(p.reshape(-1), channel, self._classes(rows), best, top, self._sums)
-
-    def _classes(self, rows: slice) -> np.ndarray:
-        there = self._reference[rows].reshape(-1)
-        classes = there.astype(np.int32)
-        classes[there >= self._n_channels] = -1
-        if self._ignored is not None:
-            classes[there == self._ignored] = -1
-        return classes
-
-    def score(self) -> MulticlassScore:
-        sums = np.zeros((3, N_BINS))
-        for rows in _rows(self._reference.shape):
-            add_top(self._best[rows].reshape(-1), self._top[rows].reshape(-1), self._classes(rows), N_BINS, sums)
-        reliability = Reliability(sums)
-        return MulticlassScore(*_means(self._sums, reliability.n_voxels), reliability)
 
 
 def warm_up_calibration() -> None:
@@ -297,7 +190,7 @@ def warm_up_calibration() -> None:
     with one_process_at_a_time():
         score_probabilities(reference, np.full((2, 1, 2), 0.5), logits=True)
         score_probabilities(reference, np.full((1, 1, 2), 0.5), regions=[1], logits=True)
-        ranks = _CountedRanks()
+        ranks = CountedRanks()
         ranks.add(np.full(2, 0.5, np.float32), np.zeros(2, np.uint8))
         ranks.areas()
 
@@ -306,16 +199,12 @@ def _values(label: LabelKey) -> tuple[int, ...]:
     return tuple(label) if isinstance(label, tuple | list) else (label,)
 
 
-def _means(sums: np.ndarray, n: int) -> tuple[float, float]:
-    return (float(sums[0] / n), float(sums[1] / n)) if n else (float("nan"), float("nan"))
-
-
 def _slabs_of(array: np.ndarray) -> Iterator[tuple[slice, np.ndarray]]:
-    for rows in _rows(array.shape[1:], len(array)):
-        yield rows, array[:, rows]
+    step = max(1, _SLAB_VALUES * array.shape[1] // max(1, array.size))
+    for start in range(0, array.shape[1], step):
+        yield slice(start, start + step), array[:, start : start + step]
 
 
-def _rows(shape: Sequence[int], n_channels: int = 1) -> Iterator[slice]:
-    step = max(1, _ROWS_VALUES // max(1, n_channels * int(np.prod(shape[1:]))))
-    for start in range(0, shape[0], step):
-        yield slice(start, min(start + step, shape[0]))
+def _as_float32(array: np.ndarray) -> np.ndarray:
+    values = np.ascontiguousarray(array, np.float32)
+    return values if values.flags.writeable else values.copy()  # loops are compiled for arrays that may be written to

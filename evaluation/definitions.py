@@ -68,7 +68,7 @@ _PROBABILITY_POLICY = {
     ),
     "ranks": (
         "auroc and ap are exact up to 2^24 voxels times labels; beyond, probabilities share a rank if they agree to 16 "
-        "bits (12 below 2^-10; near 1 it is 1 - p that counts), which changes them by less than about 1e-6"
+        "bits (12 below 2^-10; near 1 it is 1 - p that counts), which as a rule changes them by less than 1e-6"
     ),
     "probabilities_of_label_in_neither": (
         "cross_entropy, brier and ece are those of the image's voxels all the same, auroc and ap nan"

@@ -72,7 +72,7 @@ class MetricOptions:
             The names.
         """
         distances = ("hd_mm", *map(hd_name, self.hd_percentiles), "assd_mm", "masd_mm")
-        of_masks = (EXTRA_METRICS[group] for group in self.of_masks.also)
+        of_masks = (EXTRA_METRICS[group] for group in self.also if group in EXTRA_METRICS)
         extra = (name for group in of_masks for name in group.names(self.boundary_width_mm))
         calibration = CALIBRATION_METRICS if self.wants_calibration else ()
         return (*OVERLAP_METRICS, *distances, *map(nsd_name, tolerances_mm), *VOLUME_METRICS, *extra, *calibration)

@@ -65,7 +65,7 @@ class NpzArray:
         """
         with self.path.open("rb") as file:
             inflater = self._inflater(file, fast=True)
-            inflater.read(self.header_bytes)
+            inflater.skip(self.header_bytes)
             if self.fortran_order:
                 whole = _numbers(inflater, self.shape[::-1], self.dtype).T
                 yield from ((channel, slice(None), whole[channel]) for channel in range(self.shape[0]))
@@ -109,7 +109,7 @@ class NpzArray:
     def _channel_starts(self) -> "list[_Inflater]":
         with self.path.open("rb") as file:
             inflater = self._inflater(file, fast=False)
-            inflater.read(self.header_bytes)
+            inflater.skip(self.header_bytes)
             starts = []
             for _ in range(self.shape[0]):
                 starts.append(inflater.copy(file))
@@ -191,21 +191,23 @@ class _Inflater:
         """Return an inflater that reads the same bytes from here on."""
         return _Inflater(file, self._engine.copy(), self._position, self._stop, self._waiting)
 
-    def read(self, n_bytes: int) -> bytes:
-        """Return exactly some bytes of the array."""
-        pieces, missing = [], n_bytes
-        while missing:
-            piece = self._inflated(missing)
+    def read_into(self, buffer: memoryview) -> None:
+        """Fill a buffer with the next bytes."""
+        read = 0
+        while read < len(buffer):
+            piece = self._inflated(len(buffer) - read)
             if not piece:
-                raise EOFError(f"the array is cut short, {missing} bytes are missing")
-            pieces.append(piece)
-            missing -= len(piece)
-        return pieces[0] if len(pieces) == 1 else b"".join(pieces)
+                raise EOFError(f"the array is cut short, {len(buffer) - read} bytes are missing")
+            buffer[read : read + len(piece)] = piece
+            read += len(piece)
 
     def skip(self, n_bytes: int) -> None:
         """Read some bytes and forget them."""
         while n_bytes:
-            n_bytes -= len(self.read(min(n_bytes, _BLOCK_BYTES)))
+            piece = self._inflated(min(n_bytes, _BLOCK_BYTES))
+            if not piece:
+                raise EOFError(f"the array is cut short, {n_bytes} bytes are missing")
+            n_bytes -= len(piece)
 
     def check_end(self, checksum: int) -> None:
         """Raise an error if there is more, or if what was read since the start is damaged."""
@@ -231,7 +233,8 @@ class _Inflater:
 
 
 def _numbers(inflater: _Inflater, shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
-    values = np.frombuffer(inflater.read(math.prod(shape) * dtype.itemsize), dtype).reshape(shape)
-    if np.isnan(values).any():
+    values = np.empty(shape, dtype)
+    inflater.read_into(values.reshape(-1).view(np.uint8).data)
+    if dtype.kind == "f" and np.isnan(values.max()):  # nan is the maximum of whatever holds one
         raise ValueError("it holds nan")
     return values

@@ -16,7 +16,11 @@ LEFT_OUT = 2
 _FINE = 0x3A800000
 """Bits of 2**-10: above it bins are distinguished by 16 bits of the mantissa, below by 12."""
 
-_HALF_BIN = (_FINE >> 11) + ((0x3F000000 - _FINE) >> 7)
+_HALF = 0x3F000000
+"""Bits of 1/2."""
+
+_SEVERAL = 0xFFFFFFFF
+_HALF_BIN = (_FINE >> 11) + ((_HALF - _FINE) >> 7)
 N_RANK_BINS = 2 * _HALF_BIN + 1
 """Bins of `count_ranks`: by p below 1/2, by 1 - p above."""
 
@@ -82,31 +86,34 @@ def rank_keys(bits, truth, keys):  # type: ignore[no-untyped-def]
 
 
 @compiled
-def count_ranks(p, truth, counts, values):  # type: ignore[no-untyped-def]
+def count_ranks(bits, truth, bins):  # type: ignore[no-untyped-def]
     """Count voxels by probability, finely near 0 and near 1.
 
     Args:
-        p: Probabilities in [0, 1], float32, shape (n,).
+        bits: Probabilities in [0, 1] as the bits of float32, without the sign of -0.0, uint32, shape (n,).
         truth: 0, 1 or `LEFT_OUT`, uint8, shape (n,).
-        counts: Adds up voxels that are false and true, uint32, shape (N_RANK_BINS, 2).
-        values: The value in each bin that isn't empty, nan where there are several, float32, shape (N_RANK_BINS,).
+        bins: uint32, shape (N_RANK_BINS, 3): adds up voxels that are false and true; the third entry is their value, or
+            `_SEVERAL`. Side by side, because reaching a bin is what takes time.
     """
-    piece = np.empty(1, np.float32)
-    bits = piece.view(np.uint32)
-    for i in range(p.size):
+    complement = np.empty(1, np.float32)
+    complement_bits = complement.view(np.uint32)
+    p = bits.view(np.float32)
+    for i in range(bits.size):
         if truth[i] == LEFT_OUT:
             continue
-        below = p[i] < 0.5
-        piece[0] = p[i] if below else np.float32(1) - p[i]  # exact: both are multiples of 2**-24
-        place = np.int64(bits[0] & 0x7FFFFFFF)  # without the sign of -0.0
+        place = np.int64(bits[i])
+        if place >= _HALF:
+            complement[0] = np.float32(1) - p[i]  # exact: both are multiples of 2**-24
+            place = np.int64(complement_bits[0])
         rank = place >> 11 if place < _FINE else (_FINE >> 11) + ((place - _FINE) >> 7)
-        if not below:
+        if bits[i] >= _HALF:
             rank = 2 * _HALF_BIN - rank
-        if counts[rank, 0] == 0 and counts[rank, 1] == 0:
-            values[rank] = p[i]
-        elif values[rank] != p[i]:
-            values[rank] = np.nan
-        counts[rank, truth[i]] += 1
+        own = bins[rank]
+        if own[0] == 0 and own[1] == 0:
+            own[2] = bits[i]
+        elif own[2] != bits[i]:
+            own[2] = _SEVERAL
+        own[truth[i]] += 1
 
 
 @compiled
@@ -133,17 +140,17 @@ def areas_of_keys(keys):  # type: ignore[no-untyped-def]
 
 
 @compiled
-def areas_of_counts(counts, values):  # type: ignore[no-untyped-def]
+def areas_of_bins(bins):  # type: ignore[no-untyped-def]
     """Return the same from what `count_ranks` counted.
 
     Voxels of one bin are ties if they have one value; else they are taken as evenly mixed, which they nearly are.
     """
     state = np.zeros(4)
-    for rank in range(len(counts) - 1, -1, -1):
-        negatives, positives = np.int64(counts[rank, 0]), np.int64(counts[rank, 1])
+    for rank in range(len(bins) - 1, -1, -1):
+        negatives, positives = np.int64(bins[rank, 0]), np.int64(bins[rank, 1])
         if positives + negatives == 0:
             continue
-        if not math.isnan(values[rank]):
+        if bins[rank, 2] != _SEVERAL:
             _advance(state, positives, negatives)
             continue
         precisions = state[3]

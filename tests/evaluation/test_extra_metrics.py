@@ -131,6 +131,11 @@ def test_bad_options_are_refused(wrong, message):
         MetricOptions(**wrong)
 
 
+def test_label_maps_have_no_calibration(cube):
+    with pytest.raises(ValueError, match=r"calibration needs probabilities, .* use score_probabilities"):
+        score(cube(4), cube(4), (1, 1, 1), options=MetricOptions(also=("calibration",)))
+
+
 def test_command_writes_and_defines_them(workspace, cube):
     workspace.pair(cube(6).astype(np.uint8), cube(6, shift=1).astype(np.uint8))
     run = workspace.run("--also", "lesions", "boundary_iou", "--boundary-width-mm", "1.5")

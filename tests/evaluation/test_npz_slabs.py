@@ -115,7 +115,10 @@ _MEASURE = """
 import sys
 from pathlib import Path
 import numpy as np
+from evaluation.calibration import warm_up_calibration
+from evaluation.case_probabilities import labels_with_channel, open_for_case, score_file
 from evaluation.probabilities import open_probabilities, read_npz
+from evaluation.readers import LabelImage
 def peak_mib():
     lines = Path("/proc/self/status").read_text().splitlines()
     return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM")) / 1024
@@ -124,6 +127,12 @@ path = Path(sys.argv[1])
 if sys.argv[2] == "slabs":
     for rows, slab in open_probabilities(path, None, None).array.slabs():
         assert slab[2, 0, 0, 0] == rows.start
+elif sys.argv[2] == "calibration":
+    warm_up_calibration()
+    before = peak_mib()
+    file, channels = open_for_case(path, path, "auto", None)
+    reference = LabelImage(np.zeros(file.geometry.shape, np.uint8), file.geometry, path)
+    score_file(file, channels, reference, labels_with_channel(channels, ()), None)
 else:
     label_map = read_npz(path, None, None)[0]
     assert label_map[1:].min() == label_map.max() == 2
@@ -131,18 +140,19 @@ print(peak_mib() - before)
 """
 
 
-def peak_growth_mib(tmp_path, shape, how):
+def peak_growth_mib(tmp_path, shape, how, name="logits"):
     """Return by how much the memory of a process grows that reads an array of this shape."""
     if not Path("/proc/self/status").exists():
         pytest.skip("memory is measured on Linux")
+    values = np.arange(shape[1]) if name == "logits" else np.linspace(0, 1, shape[1])
     header = {"descr": "<f4", "fortran_order": False, "shape": shape}
     path = tmp_path / "case.npz"
     archive = zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED, compresslevel=1)
-    with archive, archive.open("logits.npy", "w", force_zip64=True) as stream:
+    with archive, archive.open(f"{name}.npy", "w", force_zip64=True) as stream:
         np.lib.format.write_array_header_1_0(stream, header)
         for channel in range(shape[0]):
             for row in range(shape[1]):
-                stream.write(np.full(shape[2:], row if channel == 2 else 0, np.float32))
+                stream.write(np.full(shape[2:], values[row] if channel == 2 else 0, np.float32))
     geometry = {"spacing": (1.0,) * 3, "origin": (0.0,) * 3, "direction": tuple(np.eye(3).ravel().tolist())}
     (tmp_path / "case.pkl").write_bytes(pickle.dumps({"sitk_stuff": geometry}))
     command = [sys.executable, "-c", _MEASURE, tmp_path / "case.npz", how]
@@ -160,6 +170,12 @@ def test_label_map_of_256_mib_needs_one_channel_and_itself(tmp_path):
     assert peak_growth_mib(tmp_path, (4, 64, 512, 512), "label map") < channel + label_map + 30
 
 
+@pytest.mark.parametrize("name", ["logits", "probabilities"])
+def test_calibration_of_256_mib_needs_less_than_160(tmp_path, name):
+    # reference 16 MiB, histograms of 3 labels 25 MiB each, and for probabilities the largest ones and their labels 80
+    assert peak_growth_mib(tmp_path, (4, 64, 512, 512), "calibration", name) < 160
+
+
 @pytest.mark.slow
 def test_label_map_of_1_gib_needs_less_than_300_mib(tmp_path):
     assert peak_growth_mib(tmp_path, (5, 200, 512, 512), "label map") < 300
@@ -168,3 +184,8 @@ def test_label_map_of_1_gib_needs_less_than_300_mib(tmp_path):
 @pytest.mark.slow
 def test_slabs_of_1_gib_need_less_than_120_mib(tmp_path):
     assert peak_growth_mib(tmp_path, (5, 200, 512, 512), "slabs") < 120
+
+
+@pytest.mark.slow
+def test_calibration_of_1_gib_needs_less_than_400_mib(tmp_path):
+    assert peak_growth_mib(tmp_path, (5, 200, 512, 512), "calibration", "probabilities") < 400

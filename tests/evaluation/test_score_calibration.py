@@ -6,9 +6,11 @@ import math
 import numpy as np
 import pytest
 
-from evaluation import cases, npz_slabs, score_probabilities
+from evaluation import calibration, cases, npz_slabs, score_probabilities
 from evaluation.case_scores import score_case
 from evaluation.curves_file import read_curves
+from evaluation.definitions import direction
+from evaluation.engine import class_probabilities, probability_counts
 from evaluation.errors import EvaluationError
 from evaluation.probability_scores import CALIBRATION_METRICS, THRESHOLDS
 
@@ -332,6 +334,10 @@ def test_curves_hold_sums_and_means_over_cases(workspace, image):
     assert curves.cases[1]["multiclass"] == scores[1].multiclass.metrics()
 
 
+def test_less_error_and_more_area_are_better():
+    assert [direction(name) for name in CALIBRATION_METRICS] == [-1, -1, -1, 1, 1]
+
+
 def test_other_files_are_not_read_as_curves(tmp_path):
     with pytest.raises(EvaluationError, match="score with --also calibration"):
         read_curves(tmp_path)
@@ -341,3 +347,23 @@ def test_other_files_are_not_read_as_curves(tmp_path):
     (tmp_path / "curves.json").write_text('{"format": "segmentation-curves", "format_version": 1}')
     with pytest.raises(EvaluationError, match="is damaged"):
         read_curves(tmp_path / "curves.json")
+
+
+def test_nothing_is_left_to_compile_after_the_warm_up(workspace, case):
+    calibration.warm_up_calibration()
+    modules = (class_probabilities, probability_counts)
+    loops = [loop for module in modules for loop in vars(module).values() if hasattr(loop, "signatures")]
+    assert len(loops) >= 9
+    before = [list(loop.signatures) for loop in loops]
+    reference, p, logits = case
+    for number, arrays in enumerate(
+        ({"probabilities": p}, {"probabilities": p.astype(np.float16)}, {"logits": logits})
+    ):
+        workspace.npz(workspace.predictions, "case", **arrays)
+        assert workspace.run(*ALSO, "--labels", "1", "1+2", output=workspace.root / str(number)).code == 0
+    frozen = p.copy()
+    frozen.flags.writeable = False
+    score_probabilities(reference, frozen)
+    score_probabilities(reference, frozen, logits=True)
+    score_probabilities(reference.astype(np.int64), frozen, regions=[1, 2, (1, 2)], logits=True)
+    assert [list(loop.signatures) for loop in loops] == before
