@@ -19,7 +19,7 @@ Block = tuple[int, slice, np.ndarray]
 SMALL_BYTES = 1 << 26
 """Arrays up to this size are one slab."""
 
-_SLAB_BYTES = 1 << 25
+_SLAB_BYTES = 1 << 24
 _BLOCK_BYTES = 1 << 22
 _PIECE_BYTES = 1 << 18
 _LOCAL_HEADER_BYTES = 30
