@@ -173,7 +173,11 @@ def format_comparison(methods: Sequence[str], comparisons: Sequence[MetricCompar
             places = "   ".join(f"{by_way[i]:g}" for by_way in ranks)
             top = comparison.rankings["aggregate_then_rank"].rank_shares[i, 0] if ranks else math.nan
             first = f"   first in {top:.0%} of samples" if ranks else ""
-            lines.append(f"  {name:{width}}  {comparison.values[:, i].mean():8.3f}   {places}{first}".rstrip())
+            n_infinite = comparison.n_infinite[i]
+            infinite = f"   ({n_infinite} inf)" if n_infinite else ""
+            lines.append(
+                f"  {name:{width}}  {comparison.values[:, i].mean():8.3f}   {places}{first}{infinite}".rstrip()
+            )
         for (first_name, second_name), result in comparison.pairs.items():
             lines.append(
                 f"  {first_name} - {second_name}: {result.difference:+.4f} [{result.low:+.4f}, {result.high:+.4f}], "

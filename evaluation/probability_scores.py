@@ -1,7 +1,7 @@
 """What the probabilities of one image amount to: calibration, ranking, and overlap by threshold."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -25,7 +25,7 @@ class Reliability:
             shape (3, N_BINS).
     """
 
-    sums: np.ndarray
+    sums: np.ndarray = field(repr=False)
 
     @property
     def n_voxels(self) -> int:
@@ -59,7 +59,7 @@ class LabelProbabilityScore:
     auroc: float
     ap: float
     reliability: Reliability
-    by_threshold: np.ndarray
+    by_threshold: np.ndarray = field(repr=False)
 
     @property
     def ece(self) -> float:
