@@ -12,7 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from .case_scores import CaseScores, CaseTask
+from .case_scores import CaseScores
+from .case_task import CaseTask
 from .dataset_labels import Label
 from .engine.compiled import engine_fingerprint
 from .probability_scores import ProbabilityScores

@@ -14,7 +14,8 @@ from tqdm import tqdm
 
 from .calibration import warm_up_calibration
 from .case_log import FOLDER, CaseLog
-from .case_scores import CaseFailure, CaseScores, CaseTask, score_case
+from .case_scores import CaseFailure, CaseScores
+from .case_task import CaseTask
 from .curves import make_curves
 from .curves_file import CURVES_FILE, remove_curves, write_curves
 from .dataset_labels import Label, LabelRequest, choose_labels, read_dataset_json
@@ -26,6 +27,7 @@ from .metric_options import DEFAULT_TOLERANCE_MM, MetricOptions
 from .output import prepare_output, write_results
 from .pairs import SOURCES, CaseFiles, find_cases, find_dataset_json
 from .parallel import run_tasks
+from .score_case import score_case
 from .scoring import warm_up
 from .summary import make_summary
 

@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from .case_log import CaseLog
-from .case_scores import CaseFailure, CaseScores, CaseTask
+from .case_scores import CaseFailure, CaseScores
+from .case_task import CaseTask
 from .errors import EvaluationError
 from .parallel import default_workers
 from .scoring import warm_up

@@ -5,7 +5,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from .case_log import FOLDER, CaseLog
-from .case_scores import CaseFailure, CaseScores, CaseTask
+from .case_scores import CaseFailure, CaseScores
+from .case_task import CaseTask
 from .cases import find_both, score_cases, without_reference
 from .dataset_labels import DatasetLabels, Label, LabelRequest, choose_labels, read_dataset_json
 from .errors import EvaluationError

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from ..case_scores import CaseTask
+from ..case_task import CaseTask
 from ..dataset_labels import DatasetLabels, read_dataset_json
 from ..errors import EvaluationError
 from ..metric_choice import MetricChoice

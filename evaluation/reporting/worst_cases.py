@@ -7,7 +7,7 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 
-from ..case_scores import read_case
+from ..case_images import read_case
 from ..errors import CaseError
 from ..geometry import Geometry, check_same_geometry
 from ..metric_choice import MetricChoice

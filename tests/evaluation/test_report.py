@@ -393,8 +393,8 @@ def test_scores_without_their_summary_exit_with_2(scored, tmp_path, capsys):
 
 
 def test_case_tasks_score_as_the_evaluation_did(scored):
-    from evaluation.case_scores import score_case
     from evaluation.metric_choice import MetricChoice
+    from evaluation.score_case import score_case
 
     method = read_method("bad", scored.bad)
     for task in case_tasks(method, MetricChoice()):

@@ -7,12 +7,12 @@ import numpy as np
 import pytest
 
 from evaluation import calibration, cases, npz_slabs, score_probabilities
-from evaluation.case_scores import score_case
 from evaluation.curves_file import read_curves
 from evaluation.definitions import direction
 from evaluation.engine import class_probabilities, probability_counts
 from evaluation.errors import EvaluationError
 from evaluation.probability_scores import CALIBRATION_METRICS, THRESHOLDS
+from evaluation.score_case import score_case
 
 SHAPE = (5, 6, 7)
 ALSO = ("--also", "calibration")

@@ -326,7 +326,7 @@ def test_unexpected_error_in_one_case_is_named_not_raised(scored, monkeypatch):
     def explode(*_, **__):
         raise RuntimeError("a surprise")
 
-    monkeypatch.setattr("evaluation.case_scores.score", explode)
+    monkeypatch.setattr("evaluation.score_case.score", explode)
     run = scored.run()
     assert run.code == 1
     assert str(scored.predictions / "case.nii.gz") in run.err and "RuntimeError: a surprise" in run.err

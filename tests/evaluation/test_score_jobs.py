@@ -14,7 +14,9 @@ pytest.importorskip("submitit")
 from submitit.core.core import Job
 
 from evaluation import cases, jobs
-from evaluation.case_scores import CaseScores, CaseTask, score_case
+from evaluation.case_scores import CaseScores
+from evaluation.case_task import CaseTask
+from evaluation.score_case import score_case
 
 LOCAL = ("--slurm", "--slurm-cluster", "local")
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from evaluation import cases
-from evaluation.case_scores import score_case
+from evaluation.score_case import score_case
 
 
 @pytest.fixture

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 from evaluation import cases, npz_slabs, score_probabilities, threshold
-from evaluation.case_scores import score_case
 from evaluation.curves_file import read_curves
 from evaluation.probability_scores import THRESHOLDS
+from evaluation.score_case import score_case
 
 SHAPE = (4, 6, 8)
 SPACING = (2.0, 1.0, 0.5)
