@@ -78,10 +78,11 @@ def compare_methods(
     if not shared:
         raise EvaluationError("the methods must have cases in common, got none; compare scores of one data set")
     warnings = [
-        f"{name}: {len(stored.cases - shared)} cases that another method lacks are left out"
+        f"{name}: {len(stored.cases - shared)} cases that another method lacks are left out of the comparison"
         for name, stored in methods.items()
         if stored.cases - shared
     ]
+    warnings += check_same_data(methods)
     common = common_keys(list(methods.values()))
     wanted_metrics = choose_metrics(common, metrics)
     names = {label: name for stored in methods.values() for label, name in stored.label_names.items()}
@@ -100,6 +101,39 @@ def compare_methods(
     if not comparisons:
         raise EvaluationError("no label has values by every method, so there is nothing to compare; check the labels")
     return comparisons, list(dict.fromkeys(warnings))
+
+
+def check_same_data(methods: Mapping[str, StoredScores]) -> list[str]:
+    """Refuse methods whose labels mean different things.
+
+    Args:
+        methods: Scores by name of the method.
+
+    Returns:
+        Warnings: of labels with several names, and of cases that were scored against different files.
+
+    Raises:
+        EvaluationError: If one method's name of a label is another method's name of another label.
+    """
+    warnings = []
+    (first, own), *others = methods.items()
+    for other, stored in others:
+        for label, name in own.label_names.items():
+            theirs = stored.label_names.get(label, name)
+            if theirs != name and theirs in own.label_names.values():
+                raise EvaluationError(
+                    f"label {label} must be the same for all methods, got {name} by {first} and {theirs} by {other}; "
+                    "bring the label maps to one numbering"
+                )
+            if theirs != name:
+                warnings.append(f"label {label} is {name} by {first} and {theirs} by {other}")
+        differing = [case for case, file in own.references.items() if stored.references.get(case, file) != file]
+        if differing:
+            warnings.append(
+                f"{first} and {other}: {len(differing)} cases, {differing[0]} first, were scored against different "
+                "reference files"
+            )
+    return warnings
 
 
 def common_keys(methods: Sequence[StoredScores]) -> list[tuple[str, str]]:
@@ -183,11 +217,14 @@ class _Table:
         labels = [label] if label != FOREGROUND else [key for key, name in common if name == metric and key != "0"]
         by_label = np.array(
             [
-                [[stored.values[key, metric].get(case, math.nan) for stored in methods.values()] for case in cases]
+                [[stored.penalised[key, metric].get(case, math.nan) for stored in methods.values()] for case in cases]
                 for key in labels
             ]
         )  # labels, cases, methods
-        n_infinite = np.isinf(by_label).sum(axis=(0, 1))
+        n_infinite = [
+            sum(stored.n_infinite[key, metric].get(case, 0) for key in labels for case in cases)
+            for stored in methods.values()
+        ]
         diagonals = {case: mm for stored in methods.values() for case, mm in stored.diagonals_mm.items()}
         replaced, warnings = _finite(by_label, metric, cases, diagonals)
         # a label that one method has no value for is left out for all: else their means would be over different labels
@@ -196,7 +233,7 @@ class _Table:
         values = np.where(there, replaced, 0).sum(axis=0) / np.maximum(count, 1)
         kept = count[:, 0] > 0
         chosen = tuple(case for case, keep in zip(cases, kept, strict=True) if keep)
-        return cls(label, metric, chosen, values[kept], tuple(n_infinite.tolist()), warnings)
+        return cls(label, metric, chosen, values[kept], tuple(n_infinite), warnings)
 
 
 def _finite(

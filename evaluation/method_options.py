@@ -53,6 +53,14 @@ def score_folders(options: argparse.Namespace) -> tuple[dict[str, Path], bool]:
         raise EvaluationError("give either --scores or --predictions: scores that are there, or predictions to score")
     if options.predictions and options.references is None:
         raise EvaluationError("--predictions need --references, the folder of true label maps, got none; add it")
+    if options.scores and (options.references or options.dataset_json):
+        raise EvaluationError(
+            "--references and --dataset-json: are for --predictions; scores know theirs, leave them out"
+        )
+    if options.seed < 0:
+        raise EvaluationError(f"--seed: must be >= 0, got {options.seed}")
+    if options.workers < 1:
+        raise EvaluationError(f"--workers: must be >= 1, got {options.workers}")
     if options.resamples < LEAST_RESAMPLES:
         raise EvaluationError(f"--resamples: must be >= {LEAST_RESAMPLES}, got {options.resamples}")
     return (_named(options.scores, "--scores"), True) if options.scores else _scored(options)
@@ -64,6 +72,8 @@ def _named(words: Sequence[str], option: str) -> dict[str, Path]:
         name, separator, folder = word.partition("=")
         if not (separator and name and folder):
             raise EvaluationError(f"{option}: must be NAME=FOLDER, got {word!r}; the name stands for the method")
+        if name.startswith(("_", ".")):
+            raise EvaluationError(f"{option}: a method's name must begin with a letter or a number, got {name}")
         if name in folders:
             raise EvaluationError(f"{option}: each method needs a name of its own, got {name} twice")
         folders[name] = Path(folder)

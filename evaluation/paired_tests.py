@@ -115,7 +115,7 @@ def _bca_interval(sums: np.ndarray, sizes: np.ndarray, resamples: int, seed: int
 def signed_rank_p(differences: np.ndarray, alternative: str = "two-sided") -> float:
     """Return the p of Wilcoxon's signed-rank test; differences of 0 are left out.
 
-    It is exact for up to 50 differences of which no two are of one size, else that of the normal approximation.
+    It is exact for up to 50 differences, those of one size sharing their mean rank; beyond, the normal approximation.
 
     Args:
         differences: Shape (n,).
@@ -128,9 +128,25 @@ def signed_rank_p(differences: np.ndarray, alternative: str = "two-sided") -> fl
     differences = differences[differences != 0]
     if not differences.size:
         return 1.0
-    exact = differences.size <= _MOST_EXACT and np.unique(np.abs(differences)).size == differences.size
-    method = "exact" if exact else "asymptotic"
-    return float(stats.wilcoxon(differences, alternative=alternative, method=method).pvalue)
+    if differences.size > _MOST_EXACT:
+        return float(stats.wilcoxon(differences, alternative=alternative, method="asymptotic", correction=True).pvalue)
+    ranks = (2 * stats.rankdata(np.abs(differences))).astype(int)  # twice the ranks, which are whole numbers then
+    positive = ranks[differences > 0].sum()
+    chances = _signed_rank_distribution(ranks)
+    at_least, at_most = chances[positive:].sum(), chances[: positive + 1].sum()
+    p = {"greater": at_least, "less": at_most, "two-sided": 2 * min(at_least, at_most)}[alternative]
+    return min(1.0, float(p))
+
+
+def _signed_rank_distribution(ranks: np.ndarray) -> np.ndarray:
+    """Return the chance of each sum of ranks with a positive sign if signs are drawn like coins."""
+    ways = np.ones(1)
+    for rank in ranks.tolist():
+        more = np.zeros(ways.size + rank)
+        more[: ways.size] = ways
+        more[rank:] += ways
+        ways = more
+    return ways / 2.0**ranks.size
 
 
 def false_claim_probability(a: np.ndarray, b: np.ndarray) -> float:

@@ -1,6 +1,7 @@
 """Make a page of scores, with figures and tables: `python -m evaluation.report`."""
 
 import argparse
+import math
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -40,8 +41,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _run(options: argparse.Namespace) -> int:
     if options.worst < 0:
         raise EvaluationError(f"--worst: must be >= 0, got {options.worst}")
-    if options.nsd_curve_mm < 0:
-        raise EvaluationError(f"--nsd-curve-mm: must be >= 0, got {options.nsd_curve_mm:g}")
+    if options.nsd_curve_mm and not 0.1 <= options.nsd_curve_mm < math.inf:
+        raise EvaluationError(f"--nsd-curve-mm: must be 0 for none or >= 0.1, got {options.nsd_curve_mm:g}; try 10")
     if options.images is not None and not options.images.is_dir():
         raise EvaluationError(f"--images {options.images}: must be a folder, got none; check the path")
     folders, complete = score_folders(options)
@@ -62,7 +63,7 @@ def _run(options: argparse.Namespace) -> int:
         print(report.path)
     for warning in report.warnings:
         print(f"warning: {warning}", file=sys.stderr)
-    return EXIT_OK if complete else EXIT_INCOMPLETE
+    return EXIT_OK if complete and report.complete else EXIT_INCOMPLETE
 
 
 def _add_options(parser: argparse.ArgumentParser) -> None:

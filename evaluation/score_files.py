@@ -4,12 +4,13 @@ import csv
 import json
 import math
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 
+from .definitions import is_distance
 from .errors import EvaluationError
 from .output import METRICS_FILE, SUMMARY_FILE
 
@@ -29,12 +30,18 @@ class StoredScores:
             value.
         label_names: Name of each label.
         diagonals_mm: Length of the image's diagonal by case, where summary.json says it.
+        penalised: As `values`, with each inf counted as the diagonal of its image; inf where that isn't known.
+        n_infinite: How many values are inf, by (label, metric), then by case; cases without any are left out.
+        references: File of the reference by case, where summary.json says it.
     """
 
     path: Path
     values: dict[tuple[str, str], dict[str, float]]
     label_names: dict[str, str]
     diagonals_mm: dict[str, float] = field(default_factory=dict)
+    penalised: dict[tuple[str, str], dict[str, float]] = field(default_factory=dict)
+    n_infinite: dict[tuple[str, str], dict[str, int]] = field(default_factory=dict)
+    references: dict[str, str] = field(default_factory=dict)
 
     @property
     def cases(self) -> set[str]:
@@ -77,10 +84,30 @@ def read_scores(path: Path, option: str) -> StoredScores:
         if isinstance(error, EvaluationError):
             raise
         raise EvaluationError(f"{option} {file}: every value must be a number, got: {error}; score again") from error
-    values = {key: {case: _mean(found) for case, found in by_case.items()} for key, by_case in collected.items()}
-    if not values:
+    if not collected:
         raise EvaluationError(f"{option} {file}: must hold scores, got none; score the predictions first")
-    return StoredScores(file, values, names, _diagonals_mm(file.with_name(SUMMARY_FILE)))
+    return _stored(file, collected, names)
+
+
+def _stored(
+    file: Path, collected: Mapping[tuple[str, str], Mapping[str, list[float]]], names: dict[str, str]
+) -> StoredScores:
+    diagonals_mm, references = _facts(file.with_name(SUMMARY_FILE))
+    stored = StoredScores(file, {}, names, diagonals_mm, references=references)
+    for key, by_case in collected.items():
+        stored.values[key] = {case: _mean(found) for case, found in by_case.items()}
+        penalty = diagonals_mm if is_distance(key[1]) else {}
+        stored.penalised[key] = {case: _penalised(found, penalty.get(case)) for case, found in by_case.items()}
+        counts = {case: sum(map(math.isinf, found)) for case, found in by_case.items()}
+        stored.n_infinite[key] = {case: count for case, count in counts.items() if count}
+    return stored
+
+
+def _penalised(values: list[float], diagonal_mm: float | None) -> float:
+    if diagonal_mm is None:
+        return _mean(values)
+    numbers = [diagonal_mm if math.isinf(value) else value for value in values if not math.isnan(value)]
+    return float(np.mean(numbers)) if numbers else math.nan
 
 
 def _mean(values: list[float]) -> float:
@@ -92,12 +119,14 @@ def _mean(values: list[float]) -> float:
     return math.inf if any(map(math.isinf, values)) else math.nan
 
 
-def _diagonals_mm(summary: Path) -> dict[str, float]:
+def _facts(summary: Path) -> tuple[dict[str, float], dict[str, str]]:
+    """Return what summary.json says of each case: the diagonal in mm, and the file of the reference."""
     try:
         files = json.loads(summary.read_text(encoding="utf-8"))["files"]
-        return {entry["case"]: float(entry["diagonal_mm"]) for entry in files}
+        diagonals_mm = {entry["case"]: float(entry["diagonal_mm"]) for entry in files}
+        return diagonals_mm, {entry["case"]: str(entry["reference"]) for entry in files if "reference" in entry}
     except (OSError, ValueError, KeyError, TypeError):
-        return {}
+        return {}, {}
 
 
 def read_patients(path: Path, cases: Iterable[str]) -> dict[str, str]:

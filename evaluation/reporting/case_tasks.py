@@ -3,8 +3,6 @@
 from pathlib import Path
 
 from ..case_task import CaseTask
-from ..dataset_labels import DatasetLabels, read_dataset_json
-from ..errors import EvaluationError
 from ..metric_choice import MetricChoice
 from ..pairs import CaseFiles
 from .inputs import Method
@@ -21,7 +19,7 @@ def case_tasks(method: Method, metrics: MetricChoice) -> list[CaseTask]:
         A task for each case, with the labels and options of the evaluation.
     """
     options = method.summary["options"]
-    dataset = _dataset(options["dataset_json"])
+    dataset = method.dataset
     return [
         CaseTask(
             case=case,
@@ -41,11 +39,3 @@ def case_tasks(method: Method, metrics: MetricChoice) -> list[CaseTask]:
 
 def _prediction_files(path: Path) -> CaseFiles:
     return CaseFiles(npz=path) if path.suffix == ".npz" else CaseFiles([path])
-
-
-def _dataset(path: str | None) -> DatasetLabels | None:
-    """Return the labels of dataset.json as far as it is still there: only an ignore label and regions need it."""
-    try:
-        return read_dataset_json(Path(path)) if path else None
-    except EvaluationError:
-        return None

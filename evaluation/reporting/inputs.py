@@ -3,13 +3,14 @@
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from ..comparison import MetricComparison
-from ..dataset_labels import Label
+from ..dataset_labels import DatasetLabels, Label, read_dataset_json
 from ..errors import EvaluationError
 from ..output import SUMMARY_FILE, SUMMARY_FORMAT
 from ..score_files import FOREGROUND, StoredScores, read_scores
@@ -53,6 +54,25 @@ class Method:
         """Return the folder of the scores."""
         return self.stored.path.parent
 
+    @cached_property
+    def dataset(self) -> DatasetLabels | None:
+        """Return what dataset.json says, None if there was none or it isn't there any more."""
+        path = self.summary["options"]["dataset_json"]
+        try:
+            return read_dataset_json(Path(path)) if path else None
+        except EvaluationError:
+            return None
+
+    @property
+    def lacks_dataset(self) -> bool:
+        """Return whether the scores were made with a dataset.json that can't be read any more."""
+        return self.dataset is None and self.summary["options"]["dataset_json"] is not None
+
+    @property
+    def ignore_label(self) -> int | None:
+        """Return the value of the reference's voxels that were left out."""
+        return self.dataset.ignore_label if self.dataset else None
+
     @property
     def labels(self) -> list[Label]:
         """Return the labels that were scored."""
@@ -72,14 +92,29 @@ class Method:
         own = self.summary["foreground_mean"] if label == FOREGROUND else self.summary["labels"].get(label, {})
         return own.get("metrics", own.get("mean_of_cases", {})).get(metric)
 
-    def case_value(self, case: str, label: str, metric: str) -> float:
-        """Return one value; of `foreground` the mean over the labels with a finite value; nan where there is none."""
-        if label != FOREGROUND:
-            return self.stored.values.get((label, metric), {}).get(case, float("nan"))
-        labels = [key for key, name in self.stored.values if name == metric and key != "0"]
-        values = np.array([self.stored.values[key, metric].get(case, np.nan) for key in labels])
-        finite = values[np.isfinite(values)]
-        return float(finite.mean()) if finite.size else float("inf" if np.isinf(values).any() else "nan")
+    def case_value(self, case: str, label: str, metric: str) -> tuple[float, int]:
+        """Return one value, each inf counted as the image's diagonal.
+
+        Args:
+            case: Name of the case.
+            label: Key of a label, or `foreground` for the mean over labels.
+            metric: Name of the metric.
+
+        Returns:
+            The value, nan where there is none, and how many inf were replaced for it.
+        """
+        stored = self.stored
+        labels = [key for key, name in stored.values if name == metric and key != "0"]
+        keys = [(key, metric) for key in (labels if label == FOREGROUND else [label])]
+        values = [stored.penalised.get(key, {}).get(case, float("nan")) for key in keys]
+        numbers = [value for value in values if not np.isnan(value)]
+        n_infinite = sum(stored.n_infinite.get(key, {}).get(case, 0) for key in keys)
+        return (float(np.mean(numbers)) if numbers else float("nan")), n_infinite
+
+    @property
+    def is_sliced(self) -> bool:
+        """Return whether slices were scored instead of whole images."""
+        return self.summary["options"]["axis"] is not None
 
 
 @dataclass(frozen=True)
@@ -106,6 +141,17 @@ class ReportInputs:
         return [row for row in self.rows if row != FOREGROUND]
 
     @property
+    def shown_labels(self) -> list[str]:
+        """Return the labels to draw in images: those of `rows`, or all where only their mean is shown."""
+        labels = self.labels or [label.key for label in self.methods[0].labels]
+        return [label for label in labels if label != "0"]
+
+    @property
+    def missed_of(self) -> str:
+        """Return what a missed label is counted in: `cases` or `slices`."""
+        return "slices" if any(method.is_sliced for method in self.methods) else "cases"
+
+    @property
     def overall(self) -> str:
         """Return what stands for the whole segmentation: `foreground`, or else the first label to show."""
         return FOREGROUND if FOREGROUND in self.rows else self.rows[0]
@@ -130,6 +176,8 @@ def read_method(name: str, folder: Path) -> Method:
         summary = json.loads(path.read_text(encoding="utf-8"))
         if summary["format"] != SUMMARY_FORMAT:
             raise ValueError(f"format {summary['format']!r}")
+        if summary["format_version"] != 1 or not isinstance(summary["definitions"], dict):
+            raise ValueError(f"format_version {summary['format_version']!r}")
         files = {
             entry["case"]: CaseSource(Path(entry["prediction"]), Path(entry["reference"]), entry["source"])
             for entry in summary["files"]

@@ -46,9 +46,22 @@ class NsdCurves:
         """
         by_label = self.values[method]
         if label == FOREGROUND:
-            stacked = np.stack([values for key, values in by_label.items() if key != "0"])
-            return _mean(_mean(stacked))
+            foreground = [values for key, values in by_label.items() if key != "0"]
+            return _mean(_mean(np.stack(foreground))) if foreground else np.full(len(self.tolerances_mm), math.nan)
         return _mean(by_label[label]) if label in by_label else np.full(len(self.tolerances_mm), math.nan)
+
+
+def _differs(
+    method: Method, scored: Sequence[CaseScores], tolerances_mm: Sequence[float], by_label: Mapping[str, np.ndarray]
+) -> bool:
+    """Return whether a value isn't what metrics.csv says, at a tolerance that was scored."""
+    for label, values in by_label.items():
+        for column, tolerance in enumerate(tolerances_mm):
+            known = method.stored.values.get((label, nsd_name(tolerance)), {})
+            for case, value in zip(scored, values[:, column], strict=True):
+                if not np.isclose(value, known.get(case.case, value), rtol=0, atol=1e-6, equal_nan=True):
+                    return True
+    return False
 
 
 def _mean(values: np.ndarray) -> np.ndarray:
@@ -74,14 +87,23 @@ def compute_nsd_curves(
         The curves.
     """
     tolerances = tuple(np.linspace(0, largest_mm, N_TOLERANCES).round(6).tolist())
-    values, warnings = {}, []
+    values: dict[str, dict[str, np.ndarray]] = {}
+    warnings: list[str] = []
     for number, method in enumerate(methods):
+        if method.lacks_dataset:
+            path = method.summary["options"]["dataset_json"]
+            warnings.append(f"NSD by tolerance: {method.name} is left out, its {path} can't be read any more")
+            values[method.name] = {}
+            continue
         options = MetricOptions(hd_percentiles=(), nsd_boundary=method.summary["options"]["nsd_boundary"])
         tasks = case_tasks(method, MetricChoice(options, tolerances))
         log = CaseLog(log_folder / str(number))
         scored, failures = score_cases(tasks, workers, progress, log, f"NSD curve of {method.name}")
         warnings += [f"NSD by tolerance, {method.name}: {failure.message}" for failure in failures]
         values[method.name] = _by_label(scored, method.labels, len(tolerances))
+        if _differs(method, scored, tolerances, values[method.name]):
+            warnings.append(f"NSD by tolerance: {method.name} is left out, its files aren't those that were scored")
+            values[method.name] = {}
     return NsdCurves(tolerances, values, warnings)
 
 

@@ -72,6 +72,8 @@ def averages(inputs: ReportInputs) -> Found:
 
 def distributions(inputs: ReportInputs) -> Found:
     """Return boxes of each metric, and volumes."""
+    if not inputs.labels:
+        return Found(None)
     pictures = [draw_boxes(inputs, metric) for metric in inputs.metrics]
     volumes = draw_volumes(inputs)
     return Found(Section("distributions", "Cases", pictures=[*pictures, *([volumes] if volumes else [])]))
@@ -84,9 +86,11 @@ def comparison(inputs: ReportInputs) -> Found:
     pictures = [draw_differences(inputs)]
     if any(one.rankings and one.label == inputs.overall for one in inputs.comparisons):
         pictures += [draw_significance(inputs), draw_rank_stability(inputs)]
-    one = inputs.comparisons[0]
-    people = f" of {one.n_patients} patients" if one.n_patients != len(one.cases) else ""
-    text = f"On the {len(one.cases)} cases{people} that all methods were scored on."
+    n_shared = len(set.intersection(*(method.stored.cases for method in inputs.methods)))
+    cases = f"{n_shared} cases" if n_shared != 1 else "one case"
+    grouped = any(one.n_patients != len(one.cases) for one in inputs.comparisons)
+    people = ", those of one patient drawn together" if grouped else ""
+    text = f"On the {cases} that all methods were scored on{people}."
     tables = [differences_table(inputs), rankings_table(inputs)]
     return Found(Section("comparison", "Comparison of methods", text, tables, pictures))
 
@@ -104,7 +108,7 @@ def surface_dice(inputs: ReportInputs, largest_mm: float, log_folder: Path, work
     Returns:
         The section; none if no file is there any more.
     """
-    if not largest_mm:
+    if not largest_mm or set(inputs.rows) == {"0"}:
         return Found(None)
     curves = compute_nsd_curves(inputs.methods, largest_mm, log_folder, workers=workers, progress=progress)
     warnings = list(curves.warnings)
@@ -139,13 +143,13 @@ def worst_cases(inputs: ReportInputs, n_worst: int, images: Path | None) -> Foun
         The section; none if there is no case to show.
     """
     metric = next((one for one in inputs.metrics if direction(one)), None)
-    if not n_worst or metric is None:
+    if not n_worst or metric is None or not inputs.shown_labels:
         return Found(None)
     cases, warnings = load_worst(inputs, choose_worst(inputs, metric, direction(metric), n_worst), images)
     if not cases:
         return Found(None, warnings)
-    pictures = [picture for case in cases for picture in _pictures(inputs, case, metric)]
-    volumes = [encode_case(case, inputs.labels, inputs.label_names) for case in cases if case.reference.ndim == 3]
+    pictures = [picture for rank, case in enumerate(cases) for picture in _pictures(inputs, case, metric, rank + 1)]
+    volumes = [encode_case(case, inputs.shown_labels, inputs.label_names) for case in cases if case.reference.ndim == 3]
     text = (
         f"The cases with the worst {metric_title(metric)} by any method "
         f"({inputs.label_names[inputs.overall]}, the worst first)."
@@ -153,14 +157,15 @@ def worst_cases(inputs: ReportInputs, n_worst: int, images: Path | None) -> Foun
     return Found(Section("worst", "Worst cases", text, pictures=pictures), warnings, volumes)
 
 
-def _pictures(inputs: ReportInputs, case: WorstCase, metric: str) -> list[Picture]:
+def _pictures(inputs: ReportInputs, case: WorstCase, metric: str, rank: int) -> list[Picture]:
     values = {
-        method.name: f"{metric_title(metric)} {number(method.case_value(case.case, inputs.overall, metric))}"
+        method.name: f"{metric_title(metric)} {number(method.case_value(case.case, inputs.overall, metric)[0])}"
         for method in inputs.methods
     }
-    file_name = "".join(letter if letter.isalnum() or letter in "-_." else "_" for letter in case.case)
-    slices = draw_slices(case, inputs.labels, inputs.label_names, values, f"worst_{file_name}_slices")
-    surfaces = draw_surfaces(case, inputs.labels, f"worst_{file_name}_surfaces")
+    plain = "".join(letter if letter.isalnum() or letter in "-_." else "_" for letter in case.case)[:60]
+    shown = inputs.shown_labels
+    slices = draw_slices(case, shown, inputs.label_names, values, f"worst_{rank}_{plain}_slices")
+    surfaces = draw_surfaces(case, shown, f"worst_{rank}_{plain}_surfaces")
     return [slices, *([surfaces] if surfaces else [])]
 
 

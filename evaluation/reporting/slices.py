@@ -33,7 +33,7 @@ def draw_slices(
         The picture.
     """
     masks = {label: [int(value) for value in label.split("+")] for label in labels if label != "0"}
-    cuts = _cuts(case, masks)
+    cuts = [cut for cut in find_cuts(case, masks) if _is_readable(case, cut[0])]
     size_mm = np.multiply(case.reference.shape, case.spacing_mm)
     in_plane = [np.delete(size_mm, axis) if case.reference.ndim == 3 else size_mm for axis, _ in cuts]
     widths = [columns / rows for rows, columns in in_plane]
@@ -51,7 +51,10 @@ def draw_slices(
             one = axes[row * len(cuts) + column]
             _draw_slice(one, case, prediction, masks, axis, index, window)
             if row == 0 and case.reference.ndim == 3:
-                one.set_title(_VIEWS[axis] if case.is_oriented else f"axis {axis}, slice {index}")
+                one.set_title(_VIEWS[axis] if case.is_oriented else f"axis {axis}, slice {index + case.first[axis]}")
+            if case.is_oriented and axis < 2:
+                for side, text in ((0.02, "R"), (0.98, "L")):
+                    one.text(side, 0.5, text, transform=one.transAxes, color="white", fontsize=8, ha="center")
         axes[row * len(cuts)].set_ylabel(f"{method}\n{values.get(method, '')}", fontsize=9)
     shown = list(masks)[:_MOST_LABELS_NAMED]
     handles = [
@@ -59,14 +62,35 @@ def draw_slices(
         Line2D([], [], color="black", lw=_WIDTHS["dashed"], ls=_LINES["dashed"]),
         *(Line2D([], [], color=label_color(i), lw=3) for i in range(len(shown))),
     ]
-    texts = ["reference", "prediction", *(names[label] for label in shown)]
+    texts = ["reference", "prediction", *(f" {names[label]}" for label in shown)]  # matplotlib hides a leading _
+    if len(masks) > len(shown):
+        handles.append(Line2D([], [], lw=0))
+        texts.append(f"and {len(masks) - len(shown)} more")
     figure.legend(handles, texts, loc="outside lower center", ncols=max(2, int(figure.get_figwidth() / 1.5)))
     caption = "Filled: reference; dashed: prediction. Each view through the slice with the most wrong voxels."
+    if case.is_oriented:
+        caption += " The patient's right is on the left of axial and coronal views; sagittal views look to the left."
     return as_picture(figure, name, case.case, caption, with_svg=False)
 
 
-def _cuts(case: WorstCase, masks: Mapping[str, Sequence[int]]) -> list[tuple[int, int]]:
-    """Return along which axes to cut and where; of a 2D image (-1, 0)."""
+def _is_readable(case: WorstCase, axis: int) -> bool:
+    """Return whether a view isn't a mere strip, as those along the slices of a thin volume are."""
+    if case.reference.ndim == 2 or axis == 0:
+        return True
+    rows, columns = np.delete(np.multiply(case.reference.shape, case.spacing_mm), axis)
+    return bool(min(rows, columns) * 6 >= max(rows, columns))
+
+
+def find_cuts(case: WorstCase, masks: Mapping[str, Sequence[int]]) -> list[tuple[int, int]]:
+    """Return where most is wrong.
+
+    Args:
+        case: The case.
+        masks: Values of each label to look at.
+
+    Returns:
+        Axes and indices of the slices; of a 2D image (-1, 0).
+    """
     if case.reference.ndim == 2:
         return [(-1, 0)]
     wanted = [value for values in masks.values() for value in values]

@@ -25,6 +25,7 @@ _SETTINGS: dict[Any, Any] = {
     "font.size": 9,
     "grid.alpha": 0.25,
     "legend.frameon": False,
+    "text.parse_math": False,
     "svg.hashsalt": "segmentation-report",
 }
 PNG_DPI = 150

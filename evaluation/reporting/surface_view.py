@@ -12,7 +12,7 @@ from .worst_cases import WorstCase
 _GRID = 130
 """Voxels along the longest side of what is drawn."""
 
-_VIEWS = {"from the front": (0.0, 15.0), "from the side": (75.0, 15.0)}
+_VIEWS = {"from the front": (0.0, 15.0), "from the right": (75.0, 15.0)}
 """Turn about the long axis of the body and tilt, in degrees."""
 
 _SMOOTHING = 1.6
@@ -52,7 +52,8 @@ def draw_surfaces(case: WorstCase, labels: Sequence[str], name: str) -> Picture 
                 one.set_title(key)
             if column == 0:
                 one.text(0, 0.5, view, transform=one.transAxes, rotation=90, ha="right", va="center", fontsize=8)
-    caption = "Surfaces of reference and predictions; by axis where the file doesn't say how the patient lies."
+    caption = "Surfaces of reference and predictions, from the front and from the patient's right"
+    caption += "." if case.is_oriented else ", as far as the order of the axes tells: the file doesn't say how it lies."
     return as_picture(figure, name, case.case, caption, with_svg=False)
 
 

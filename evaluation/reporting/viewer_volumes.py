@@ -9,6 +9,7 @@ import nibabel as nib
 import numpy as np
 from scipy import ndimage
 
+from .slices import find_cuts
 from .style import label_color
 from .worst_cases import WorstCase
 
@@ -25,8 +26,9 @@ def encode_case(case: WorstCase, labels: Sequence[str], names: Mapping[str, str]
         names: Their names.
 
     Returns:
-        Plain JSON values: `case`, `image`, `outlines` of the reference's labels, `predictions` by method, each a
-        gzipped NIfTI as base64, and `colormap` for the label maps, whose values are 1 for the first label and so on.
+        Plain JSON values: `case`, `cross` (where most is wrong), `image`, `outlines` of the reference's labels,
+        `predictions` by method, and `colormap` of the label maps, 1 the first label.
+        Each volume is a gzipped NIfTI as base64.
     """
     step = _step(case.reference.shape)
     spacing_mm = [size * every for size, every in zip(case.spacing_mm, step, strict=True)]
@@ -40,9 +42,12 @@ def encode_case(case: WorstCase, labels: Sequence[str], names: Mapping[str, str]
             numbers[np.isin(label_map[every], own)] = number + 1
         return numbers
 
+    cuts = [index for _, index in find_cuts(case, dict(zip(shown, values, strict=True)))]
+    share = [(index + 0.5) / size for index, size in zip(cuts, case.reference.shape, strict=True)]
     image = np.zeros(case.reference[every].shape, np.uint8) if case.image is None else _grey(case.image[every])
     return {
         "case": case.case,
+        "cross": [1 - share[2], 1 - share[1], share[0]],  # of the way to the right, front and top
         "image": _nifti(image, spacing_mm),
         "outlines": _nifti(_outlines(numbered(case.reference)), spacing_mm),
         "predictions": {name: _nifti(numbered(own), spacing_mm) for name, own in case.predictions.items()},

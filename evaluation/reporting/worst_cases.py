@@ -33,6 +33,7 @@ class WorstCase:
         predictions: Label map by method, for the methods whose file could be read.
         spacing_mm: Voxel size in array axis order.
         is_oriented: Whether the file says how the patient lies.
+        first: Index of the first voxel of each axis in the whole image.
     """
 
     case: str
@@ -42,6 +43,7 @@ class WorstCase:
     predictions: Mapping[str, np.ndarray]
     spacing_mm: tuple[float, ...]
     is_oriented: bool
+    first: tuple[int, ...]
 
 
 def choose_worst(inputs: ReportInputs, metric: str, better: int, number: int) -> list[tuple[str, float]]:
@@ -59,7 +61,7 @@ def choose_worst(inputs: ReportInputs, metric: str, better: int, number: int) ->
     cases = sorted({case for method in inputs.methods for case in method.files})
     worst = []
     for case in cases:
-        values = [better * method.case_value(case, inputs.overall, metric) for method in inputs.methods]
+        values = [better * method.case_value(case, inputs.overall, metric)[0] for method in inputs.methods]
         known = [value for value in values if not np.isnan(value)]
         if known:
             worst.append((case, better * min(known)))
@@ -101,21 +103,29 @@ def _load(inputs: ReportInputs, case: str, value: float, images: Path | None) ->
             except CaseError as error:
                 warnings.append(f"worst cases: {error}")
     if not read:
-        raise CaseError("; ".join(warnings))
+        raise CaseError(f"{case} can't be shown, none of its predictions can be read")
     reference = next(iter(read.values())).reference
-    fitting = {name: one.prediction.array for name, one in read.items() if one.reference.path == reference.path}
+    ignored = next(method.ignore_label for method in inputs.methods if method.name in read)
+    fitting = {
+        name: np.where(reference.array == ignored, 0, one.prediction.array)
+        if ignored is not None
+        else one.prediction.array
+        for name, one in read.items()
+        if one.reference.path == reference.path
+    }
     warnings += [
         f"worst cases: {case}: {name} was scored against another file" for name in read.keys() - fitting.keys()
     ]
     image, missing = _image(case, reference, images)
     shown, spacing_mm, is_oriented = _as_shown([reference.array, *fitting.values()], reference.geometry)
-    wanted = sorted({int(value) for key in inputs.labels for value in key.split("+")} - {0})
+    wanted = sorted({int(value) for key in inputs.shown_labels for value in key.split("+")} - {0})
     box = _box([np.isin(label_map, wanted) for label_map in shown], spacing_mm)
     cut = [np.ascontiguousarray(label_map[box]) for label_map in shown]
     if image is not None:
         image = _as_shown([image], reference.geometry)[0][0][box]
     predictions = dict(zip(fitting, cut[1:], strict=True))
-    return WorstCase(case, value, image, cut[0], predictions, spacing_mm, is_oriented), warnings + missing
+    first = tuple(one.start or 0 for one in box)
+    return WorstCase(case, value, image, cut[0], predictions, spacing_mm, is_oriented, first), warnings + missing
 
 
 def _image(case: str, reference: LabelImage, folder: Path | None) -> tuple[np.ndarray | None, list[str]]:
@@ -132,13 +142,18 @@ def _image(case: str, reference: LabelImage, folder: Path | None) -> tuple[np.nd
         array, own = read_intensities(path)
         if array.ndim == len(geometry.shape) + 1:
             array = array[..., :3].mean(axis=-1)
+        if array.dtype.names is not None:
+            array = np.mean([array[channel].astype(np.float32) for channel in array.dtype.names[:3]], axis=0)
         if array.shape != geometry.shape:
             raise CaseError(f"{path}: has shape {array.shape}, its reference {geometry.shape}")
         if own.affines and geometry.affines:
             check_same_geometry(own, geometry, path, reference.path)
     except CaseError as error:
         return None, [f"worst cases: {case} is shown without its image: {error}"]
-    return array.astype(np.float32), []
+    image = array.astype(np.float32)
+    if not np.isfinite(image).any():
+        return None, [f"worst cases: {case} is shown without its image: {path} has no finite value"]
+    return image, []
 
 
 def _as_shown(arrays: Sequence[np.ndarray], geometry: Geometry) -> tuple[list[np.ndarray], tuple[float, ...], bool]:

@@ -1,5 +1,7 @@
 """Paired statistics: cases worked by hand, and agreement with SciPy's own functions."""
 
+import itertools
+
 import numpy as np
 import pytest
 from scipy import stats
@@ -80,3 +82,20 @@ def test_holm_multiplies_by_the_tests_that_are_left():
     assert holm([0.02, 0.01, 0.03]) == pytest.approx([0.04, 0.03, 0.04])
     assert holm([0.9, 0.8]) == [1, 1]
     assert holm([]) == []
+
+
+@pytest.mark.parametrize("n", [3, 4, 5, 9])
+def test_wilcoxon_is_exact_with_ties_too(n):
+    # all differences positive and of one size: only one of 2^n draws of signs is as extreme on either side
+    assert signed_rank_p(np.ones(n)) == pytest.approx(2 / 2**n)
+    assert signed_rank_p(np.ones(n), "greater") == pytest.approx(1 / 2**n)
+    assert signed_rank_p(-np.ones(n), "greater") == pytest.approx(1)
+
+
+def test_wilcoxon_with_ties_is_the_share_of_all_signs():
+    differences = np.array([1.0, 1, -1, 2, 2, -3, 4, 0])
+    ranks = stats.rankdata(np.abs(differences[differences != 0]))
+    observed = ranks[differences[differences != 0] > 0].sum()
+    sums = np.array([ranks @ signs for signs in itertools.product((0, 1), repeat=7)])
+    assert signed_rank_p(differences, "greater") == pytest.approx((sums >= observed - 1e-9).mean())
+    assert signed_rank_p(differences, "less") == pytest.approx((sums <= observed + 1e-9).mean())

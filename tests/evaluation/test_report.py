@@ -4,6 +4,7 @@ import base64
 import csv
 import gzip
 import json
+import os
 import re
 from html.parser import HTMLParser
 from types import SimpleNamespace
@@ -152,22 +153,40 @@ def test_every_figure_is_a_file_too(made, scored):
         "nsd_by_tolerance",
     }
     chosen = [case for case, _ in choose_worst(inputs_of(scored, good=scored.good, bad=scored.bad), "dice", 1, 2)]
-    assert images == {f"worst_{case}_{kind}" for case in chosen for kind in ("slices", "surfaces")}
+    assert images == {
+        f"worst_{n + 1}_{case}_{kind}" for n, case in enumerate(chosen) for kind in ("slices", "surfaces")
+    }
 
 
-def test_tables_hold_the_same_cells_in_every_format(made):
+def test_tables_hold_the_same_cells_in_markdown_and_latex(made):
     folder = made.output / "tables"
     names = {path.stem for path in folder.glob("*.csv")}
     assert names == {"mean_dice", "mean_hd95_mm", "mean_nsd_2mm", "differences", "rankings", "cases"}
     for name in names:
-        with (folder / f"{name}.csv").open(newline="") as stream:
-            rows = list(csv.reader(stream))
         markdown = (folder / f"{name}.md").read_text().splitlines()
-        latex = (folder / f"{name}.tex").read_text()
-        assert len(markdown) == len(rows) + 1  # the rule below the head
-        assert latex.count(r" \\") == len(rows)
-        assert all(row.count(" & ") == len(rows[0]) - 1 for row in latex.splitlines() if row.endswith(r" \\"))
-        assert [cell.strip(" *") for cell in markdown[2].strip("|").split(" | ")] == [c.strip() for c in rows[1]]
+        rows = [row for row in (folder / f"{name}.tex").read_text().splitlines() if row.endswith(r" \\")]
+        assert len(rows) == len(markdown) - 1  # no rule below the head
+        assert {row.count(" & ") for row in rows} == {markdown[0].count(" | ")}
+
+
+def test_csv_tables_are_numbers_for_programs(made, scored):
+    import pandas as pd
+
+    folder = made.output / "tables"
+    summary = json.loads((scored.bad / "summary.json").read_text())
+    means = pd.read_csv(folder / "mean_hd95_mm.csv", dtype={"label": str}).set_index(["label", "method"])
+    statistics = summary["labels"]["2"]["metrics"]["hd95_mm"]
+    assert means.loc[("2", "the <bad> one"), "mean"] == statistics["mean"]
+    assert means.loc[("2", "the <bad> one"), "mean_inf_as_diagonal"] == statistics["mean_inf_as_diagonal"]
+    differences = pd.read_csv(folder / "differences.csv")
+    assert (
+        differences[["difference", "low", "high", "p_holm", "n_cases"]].dtypes.map(pd.api.types.is_numeric_dtype).all()
+    )
+    assert (differences["low"] <= differences["difference"]).all()
+    cases = pd.read_csv(folder / "cases.csv").set_index(["case", "method"])
+    diagonal_mm = np.linalg.norm(np.multiply(SHAPE, SPACING))
+    first = read_method("bad", scored.bad).stored.values["1", "hd95_mm"]["case_4"]
+    assert cases.loc[("case_4", "the <bad> one"), "hd95_mm"] == pytest.approx((first + diagonal_mm) / 2)
 
 
 def test_latex_and_markdown_escape_what_has_a_meaning_there():
@@ -198,7 +217,12 @@ def test_nsd_curve_passes_through_the_scored_tolerance(scored):
 
 
 def test_finished_cases_of_the_curve_are_removed_with_the_report(made):
-    assert sorted(path.name for path in made.output.iterdir()) == ["figures", "report.html", "tables"]
+    assert sorted(path.name for path in made.output.iterdir()) == [
+        ".report_files.json",
+        "figures",
+        "report.html",
+        "tables",
+    ]
 
 
 def inputs_of(scored, **methods):
@@ -271,8 +295,8 @@ def test_one_method_is_reported_without_a_comparison(scored, tmp_path):
 def test_chosen_metrics_and_labels_only(scored, tmp_path):
     options = ("--metrics", "iou", "--labels", "cord_1", "--worst", "0", "--nsd-curve-mm", "0")
     assert run(tmp_path, "--scores", f"a={scored.good}", f"b={scored.bad}", *options) == 0
-    rows = (tmp_path / "tables" / "mean_iou.csv").read_text().splitlines()
-    assert [row.split(",")[0] for row in rows] == ["label", "cord_1"]
+    rows = (tmp_path / "tables" / "mean_iou.md").read_text().splitlines()
+    assert [row.split(" | ")[0] for row in rows] == ["| label", "| ---", "| cord_1"]
     assert not list((tmp_path / "tables").glob("mean_dice*"))
 
 
@@ -308,7 +332,7 @@ def test_pictures_in_2d_with_colour_images(tmp_path, capsys):
     assert "shown without its image" not in capsys.readouterr().err
     page = Page(tmp_path / "out" / "report.html")
     assert "volumes" not in page.scripts
-    assert (tmp_path / "out" / "figures" / "worst_c2_slices.png").is_file()
+    assert (tmp_path / "out" / "figures" / "worst_1_c2_slices.png").is_file()
     assert not (tmp_path / "out" / "figures" / "volumes.png").exists()  # a pixel has no volume
 
 
@@ -324,9 +348,8 @@ def test_missing_files_are_named_and_the_rest_is_reported(scored, tmp_path, caps
     err = capsys.readouterr().err
     assert "case_1.nii.gz" in err
     assert "case_0 is shown without its image, none was found; name the folder with --images" in err
-    assert {path.name for path in (tmp_path / "out" / "figures").glob("worst_*_slices.png")} == {
-        f"worst_case_{case}_slices.png" for case in (0, 2, 3)
-    }
+    shown = {path.name[len("worst_1_") :] for path in (tmp_path / "out" / "figures").glob("worst_*_slices.png")}
+    assert shown == {f"case_{case}_slices.png" for case in (0, 2, 3)}
 
 
 def test_label_that_no_case_holds_in_the_prediction_keeps_its_penalty(tmp_path):
@@ -335,8 +358,8 @@ def test_label_that_no_case_holds_in_the_prediction_keeps_its_penalty(tmp_path):
     evaluate_folder(tmp_path / "predicted", tmp_path / "labelsTs", tmp_path / "scores")
     diagonal_mm = np.linalg.norm(np.multiply(SHAPE, SPACING))
     assert run(tmp_path / "out", "--scores", f"m={tmp_path / 'scores'}", "--worst", "0", "--nsd-curve-mm", "0") == 0
-    rows = (tmp_path / "out" / "tables" / "mean_hd95_mm.csv").read_text().splitlines()
-    assert rows[2] == f'2,"– [{diagonal_mm:.2f}] (n 0, m 1)"'
+    rows = (tmp_path / "out" / "tables" / "mean_hd95_mm.md").read_text().splitlines()
+    assert rows[3] == f"| 2 | – [{diagonal_mm:.2f}] (n 0, m 1) |"
 
 
 def test_many_labels_are_all_drawn(tmp_path):
@@ -359,6 +382,111 @@ def test_many_labels_are_all_drawn(tmp_path):
         assert [key for key in keys if f"<!-- organ {key} -->" not in drawn] == []
 
 
+def test_missed_label_makes_a_case_the_worst_by_distance(scored):
+    inputs = inputs_of(scored, good=scored.good, bad=scored.bad)
+    assert choose_worst(inputs, "hd95_mm", -1, 1)[0][0] == "case_4"
+
+
+def test_missed_slices_count_in_the_comparison_of_slices(scored, tmp_path, capsys):
+    for folder in ("good", "bad"):
+        evaluate_folder(scored.root / folder, scored.root / "labelsTs", tmp_path / folder, axis=0)
+    named = ("--scores", f"good={tmp_path / 'good'}", f"bad={tmp_path / 'bad'}", "--labels", "2")
+    assert run(tmp_path / "out", *named, "--metrics", "hd95_mm", "--worst", "0", "--nsd-curve-mm", "0") == 0
+    row = next(csv.DictReader((tmp_path / "out" / "tables" / "differences.csv").open(newline="")))
+    case_4 = [read_method(n, tmp_path / n).stored.penalised["2", "hd95_mm"]["case_4"] for n in ("good", "bad")]
+    diagonal_mm = np.hypot(SHAPE[1] * SPACING[1], SHAPE[2] * SPACING[2])
+    assert case_4[1] == pytest.approx(diagonal_mm)  # missed in each slice that holds it
+    assert float(row["difference"]) < -(diagonal_mm - case_4[0]) / 6 + 1
+
+
+def test_labels_of_swapped_names_are_refused(scored, tmp_path, capsys):
+    other = tmp_path / "other"
+    write(other, "case_0", labelled(0))
+    (other / "dataset.json").write_text(json.dumps({"labels": {"background": 0, "cord_1": 1, "left & <right>": 2}}))
+    evaluate_folder(other, scored.root / "labelsTs", tmp_path / "scores")
+    assert run(tmp_path / "out", "--scores", f"a={scored.good}", f"b={tmp_path / 'scores'}") == 2
+    assert (
+        "label 1 must be the same for all methods, got left & <right> by a and cord_1 by b" in capsys.readouterr().err
+    )
+
+
+def test_other_references_and_newer_predictions_are_said(scored, tmp_path, capsys):
+    for case in range(6):
+        write(tmp_path / "labelsTs", f"case_{case}", labelled(case))
+        write(tmp_path / "predicted", f"case_{case}", labelled(case, errors=2))
+    (tmp_path / "predicted" / "dataset.json").write_text(json.dumps({"labels": LABELS}))
+    evaluate_folder(tmp_path / "predicted", tmp_path / "labelsTs", tmp_path / "scores")
+    write(tmp_path / "predicted", "case_0", labelled(0, errors=5))
+    later = (tmp_path / "scores" / "metrics.csv").stat().st_mtime + 10
+    os.utime(tmp_path / "predicted" / "case_0.nii.gz", (later, later))
+    named = ("--scores", f"a={scored.good}", f"b={tmp_path / 'scores'}")
+    assert run(tmp_path / "out", *named, "--worst", "0") == 0
+    err = capsys.readouterr().err
+    assert "a and b: 6 cases, case_0 first, were scored against different reference files" in err
+    assert "b: 1 predictions" in err and "are newer than their scores" in err
+    assert "NSD by tolerance: b is left out, its files aren't those that were scored" in err
+
+
+def test_ignored_voxels_are_no_errors_in_pictures(tmp_path):
+    reference, prediction = labelled(0), labelled(0)
+    reference[0:3, 0:4, 0:4] = 3
+    prediction[0:3, 0:4, 0:4] = 1
+    write(tmp_path / "labelsTs", "case", reference)
+    write(tmp_path / "predicted", "case", prediction)
+    labels = {**LABELS, "ignore": 3}
+    (tmp_path / "predicted" / "dataset.json").write_text(json.dumps({"labels": labels}))
+    evaluate_folder(tmp_path / "predicted", tmp_path / "labelsTs", tmp_path / "scores")
+    (worst,), _ = load_worst(inputs_of(scored=None, m=tmp_path / "scores"), [("case", 1.0)], None)
+    assert np.count_nonzero(worst.predictions["m"] == 1) == np.count_nonzero(labelled(0) == 1)
+
+
+@pytest.mark.parametrize("labels", ["foreground", "0", "2"])
+def test_any_choice_of_labels_makes_a_page(scored, tmp_path, labels):
+    evaluate_folder(scored.root / "bad", scored.root / "labelsTs", tmp_path / "scores", include_background=True)
+    assert run(tmp_path / "out", "--scores", f"m={tmp_path / 'scores'}", "--labels", labels, "--worst", "1") == 0
+
+
+def test_names_with_the_signs_of_formulas_are_drawn(scored, tmp_path):
+    (tmp_path / "predicted").mkdir()
+    for case in range(2):
+        write(tmp_path / "predicted", f"case_{case}", labelled(case, errors=2))
+    labels = {"background": 0, "_T1 $_$ x": 1, "a^b": 2}
+    (tmp_path / "predicted" / "dataset.json").write_text(json.dumps({"labels": labels}))
+    evaluate_folder(tmp_path / "predicted", scored.root / "labelsTs", tmp_path / "scores")
+    named = ("--scores", f"a$_$b={tmp_path / 'scores'}", f"c={tmp_path / 'scores'}")
+    assert run(tmp_path / "out", *named, "--worst", "1") == 0
+    assert "<!-- a$_$b -->" in (tmp_path / "out" / "figures" / "boxes_dice.svg").read_text()
+
+
+def test_methods_without_a_common_case_are_reported_without_a_comparison(scored, tmp_path, capsys):
+    write(tmp_path / "predicted", "case_9", labelled(0))
+    write(tmp_path / "labels", "case_9", labelled(0))
+    (tmp_path / "predicted" / "dataset.json").write_text(json.dumps({"labels": LABELS}))
+    evaluate_folder(tmp_path / "predicted", tmp_path / "labels", tmp_path / "scores")
+    named = ("--scores", f"a={scored.good}", f"b={tmp_path / 'scores'}", "--worst", "0", "--nsd-curve-mm", "0")
+    assert run(tmp_path / "out", *named) == 0
+    assert "the methods aren't compared: the methods must have cases in common" in capsys.readouterr().err
+
+
+def test_section_that_fails_costs_no_page(scored, tmp_path, capsys, monkeypatch):
+    from evaluation.reporting import sections
+
+    monkeypatch.setattr(sections, "draw_volumes", lambda inputs: 1 / 0)
+    assert run(tmp_path, "--scores", f"m={scored.good}", "--worst", "0", "--nsd-curve-mm", "0") == 1
+    assert "a section is missing: ZeroDivisionError" in capsys.readouterr().err
+    assert Page(tmp_path / "report.html").headings == ["Averages", "All cases", "Definitions"]
+
+
+def test_next_report_removes_what_it_does_not_replace(scored, tmp_path):
+    two = ("--scores", f"a={scored.good}", f"b={scored.bad}", "--worst", "0", "--nsd-curve-mm", "0")
+    assert run(tmp_path, *two) == 0
+    (tmp_path / "figures" / "mine.png").write_text("not the report's")
+    assert (tmp_path / "tables" / "differences.csv").exists()
+    assert run(tmp_path, "--scores", f"a={scored.good}", *two[3:]) == 0
+    assert not (tmp_path / "tables" / "differences.csv").exists()
+    assert (tmp_path / "figures" / "mine.png").exists()
+
+
 def test_differing_definitions_are_said(scored, tmp_path, capsys):
     options = MetricOptions(hd_directions="union")
     evaluate_folder(scored.root / "bad", scored.root / "labelsTs", tmp_path / "scores", metric_options=options)
@@ -376,6 +504,10 @@ def test_differing_definitions_are_said(scored, tmp_path, capsys):
         (["--scores", "m={good}", "--images", "nowhere"], "--images nowhere: must be a folder"),
         (["--scores", "m={good}", "--metrics", "dize"], "--metrics: dize must be one that all methods have"),
         (["--scores", "m={good}", "--labels", "7"], "--labels: 7 must be one that all methods have"),
+        (["--scores", "m={good}", "--nsd-curve-mm", "nan"], "--nsd-curve-mm: must be 0 for none or >= 0.1, got nan"),
+        (["--scores", "m={good}", "--seed", "-1"], "--seed: must be >= 0, got -1"),
+        (["--scores", "m={good}", "--references", "x"], "are for --predictions; scores know theirs"),
+        (["--scores", "_m={good}"], "a method's name must begin with a letter or a number, got _m"),
         ([], "give either --scores or --predictions"),
     ],
 )

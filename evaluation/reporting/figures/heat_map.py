@@ -42,7 +42,7 @@ def draw_heat_map(inputs: ReportInputs, metric: str) -> Picture:
     axes.set_xticks(range(len(names[1])), names[1], rotation=30, ha="right")
     axes.grid(visible=False)
     infinite = "" if not is_distance(metric) else " A distance of inf (one mask empty) counts as the image's diagonal."
-    caption = f"Mean over cases; m: cases whose reference holds the label and whose prediction doesn't.{infinite}"
+    caption = f"Mean over cases; m: {inputs.missed_of} in which the label was missed.{infinite}"
     return as_picture(figure, f"heat_map_{metric}", metric_title(metric), caption)
 
 

@@ -30,7 +30,7 @@ def draw_rank_stability(inputs: ReportInputs) -> Picture:
     shown = [c for c in inputs.comparisons if c.label == inputs.overall and c.rankings]
     names = [method.name for method in inputs.methods]
     n_methods = len(names)
-    width, height = 3 * max(2.4, 0.8 * n_methods + 0.9), len(shown) * max(2.1, 0.55 * n_methods + 0.9)
+    width, height = 3 * max(2.7, 0.8 * n_methods + 0.9), len(shown) * max(2.1, 0.55 * n_methods + 0.9)
     figure, axes = new_figure(width, height + 0.3, len(shown), len(RANKINGS), sharey=True)
     for row, comparison in enumerate(shown):
         for column, way in enumerate(RANKINGS):
@@ -47,10 +47,12 @@ def draw_rank_stability(inputs: ReportInputs) -> Picture:
             one.set_xlim(-0.6, n_methods - 0.4)
             one.set_ylim(n_methods + 0.6, 0.4)
             one.set_yticks(range(1, n_methods + 1))
-            tau = "" if np.isnan(ranking.tau) else f", τ = {ranking.tau:.2f}"
-            one.set_title(f"{metric_title(comparison.metric)}: {_WAYS[way]}{tau}", fontsize=8)
+            if not np.isnan(ranking.tau):
+                one.set_xlabel(f"τ = {ranking.tau:.2f}", fontsize=8)
+            if row == 0:
+                one.set_title(_WAYS[way])
             if column == 0:
-                one.set_ylabel("rank")
+                one.set_ylabel(f"{metric_title(comparison.metric)}\nrank")
     caption = (
         f"{inputs.label_names[inputs.overall]}. Area: share of bootstrap samples in which a method has that rank; "
         "cross: rank on all cases; τ: mean Kendall correlation with the rankings of the samples."

@@ -9,12 +9,12 @@ for (const table of document.querySelectorAll("table.sortable")) {
     heading.setAttribute("aria-sort", down ? "descending" : "ascending");
     const key = (row) => {
       const text = row.cells[column].textContent.replaceAll("−", "-");
-      if (text.startsWith("inf")) return Infinity;
-      const number = parseFloat(text.replace(/^[<[]/, ""));
-      return Number.isNaN(number) ? (heading.classList.contains("number") ? -Infinity : text) : number;
+      if (!heading.classList.contains("number")) return text;
+      const number = text.startsWith("inf") ? Infinity : parseFloat(text.replace(/^[<[]/, ""));
+      return Number.isNaN(number) ? -Infinity : number;
     };
     const rows = [...table.tBodies[0].rows].map((row) => [key(row), row]);
-    rows.sort(([a], [b]) => (typeof a === typeof b ? (a < b ? -1 : a > b ? 1 : 0) : typeof a < typeof b ? -1 : 1));
+    rows.sort(([a], [b]) => (a < b ? -1 : a > b ? 1 : 0));
     if (down) rows.reverse();
     table.tBodies[0].append(...rows.map(([, row]) => row));
   }));
@@ -59,15 +59,22 @@ async function startViewer(cases) {
     view.setSliceType(types[element("view").value]);
   }
 
+  let newest = 0;
+
   async function showCase() {
+    const request = ++newest;
     const one = cases[element("case").value];
+    const range = { cal_min: 0, cal_max: 255 };
+    const loaded = await Promise.all([
+      volume(one.image, "image", { colormap: "gray", ...range }),
+      volume(one.predictions[element("method").value], "prediction", range),
+      volume(one.outlines, "reference", range),
+    ]);
+    if (request !== newest) return; // another case was chosen meanwhile
     while (view.volumes.length > 0) view.removeVolume(view.volumes[0]);
-    view.addVolume(await volume(one.image, "image", { colormap: "gray", cal_min: 0, cal_max: 255 }));
-    for (const [name, data] of [["prediction", one.predictions[element("method").value]], ["reference", one.outlines]]) {
-      const labels = await volume(data, name, { cal_min: 0, cal_max: 255 });
-      labels.setColormapLabel(one.colormap);
-      view.addVolume(labels);
-    }
+    loaded.slice(1).forEach((labels) => labels.setColormapLabel(one.colormap));
+    loaded.forEach((one) => view.addVolume(one));
+    view.scene.crosshairPos = one.cross;
     showParts();
     const swatches = one.colormap.labels.slice(1).map((name, index) => {
       const span = document.createElement("span");
