@@ -5,7 +5,7 @@ import sys
 from collections.abc import Sequence
 from importlib import import_module
 
-from .command import EXIT_OK, EXIT_UNUSABLE, program_name
+from .command import EXIT_OK, EXIT_UNUSABLE, program_name, until_reader_leaves
 
 COMMANDS = {
     "test3d": "score whole images against their references",
@@ -28,7 +28,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     arguments = list(sys.argv[1:] if argv is None else argv)
     if not arguments or arguments[0] in ("-h", "--help"):
-        print(_help())
+        with until_reader_leaves():
+            print(_help())
         return EXIT_OK if arguments else EXIT_UNUSABLE
     name = "test3d" if arguments[0].startswith("-") else arguments.pop(0)
     if name not in COMMANDS:

@@ -105,7 +105,7 @@ class ScoreTable:
         return {name: self._sample(label, name, case_means).statistics(name) for name in names}
 
     def foreground(self, *, case_means: bool) -> dict[str, Statistics]:
-        """Average over labels in each unit, then over units. Label 0 is left out.
+        """Average over labels in each unit, then over units. Label 0 is left out, and metrics that a label lacks.
 
         Args:
             case_means: Whether a unit is a case (the mean over its slices) rather than an image.
@@ -117,8 +117,9 @@ class ScoreTable:
         names = dict.fromkeys(name for label in labels for name in self._metrics.names(label))
         result = {}
         for name in names:
-            with_metric = [label for label in labels if name in self._metrics.names(label)]
-            samples = [self._sample(label, name, case_means) for label in with_metric]
+            if not all(name in self._metrics.names(label) for label in labels):
+                continue
+            samples = [self._sample(label, name, case_means) for label in labels]
             by_unit = np.stack([sample.values for sample in samples], axis=1)
             penalised = np.stack([sample.penalised for sample in samples], axis=1)
             result[name] = Sample(

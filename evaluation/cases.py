@@ -146,7 +146,11 @@ def evaluate_folder(
     else:
         remove_curves(output)
     asked_for = [*(label.key for label in chosen if labels is not None), *metrics.by_label_mm]
-    summary["warnings"] += [*_one_folder(predictions, references), *_in_no_file(asked_for, scored)]
+    summary["warnings"] += [
+        *_one_folder(predictions, references),
+        *_in_no_file(asked_for, scored),
+        *_on_one_side(scored),
+    ]
     paths = write_results(output, scored, metrics, summary, by_slice=axis is not None)
     if not failures:
         log.remove()
@@ -287,6 +291,24 @@ def _labels_of(cases: Sequence[CaseScores]) -> tuple[Label, ...]:
 def _one_folder(predictions: Path, references: Path) -> Iterator[str]:
     if predictions.samefile(references):
         yield f"--predictions and --references: are one folder, {predictions}; its files were compared with themselves"
+
+
+def _on_one_side(cases: Sequence[CaseScores]) -> Iterator[str]:
+    """Warn of a label that only references hold beside one that only predictions hold: perhaps they are the same."""
+    missed: set[str] = set()
+    spurious: set[str] = set()
+    both: set[str] = set()
+    for case in cases:
+        for column, label in enumerate(case.labels):
+            missed |= {label.key} if case.missed[:, column].any() else set()
+            spurious |= {label.key} if case.spurious[:, column].any() else set()
+            both |= {label.key} if (case.values[label.key][:, 0] > 0).any() else set()
+    missed, spurious = missed - spurious - both, spurious - missed - both
+    if missed and spurious:
+        yield (
+            f"label {min(spurious)} is in predictions only and label {min(missed)} in references only; if they are the "
+            "same, such as 255 and 1 of masks, bring the files to one numbering"
+        )
 
 
 def _in_no_file(labels: Iterable[str], cases: Sequence[CaseScores]) -> Iterator[str]:

@@ -20,7 +20,7 @@ Exit code: 0 done; 1 some cases of --predictions couldn't be scored; 2 nothing c
         "--scores nnunet=scores/nnunet samed=scores/samed --output comparison",
         "--predictions nnunet=predictions/a samed=predictions/b --references labelsTs --output comparison",
     ),
-    interrupted="no comparison was written; the same command goes on where it was",
+    interrupted="no comparison was written; the same command makes it, and scores no case twice",
 )
 
 

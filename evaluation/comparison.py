@@ -93,10 +93,11 @@ def compare_methods(
             if label != FOREGROUND and (label, metric) not in common:
                 continue
             table = _Table.of(methods, label, metric, sorted(shared), common)
-            warnings += table.warnings
             if not table.cases:
-                warnings.append(f"{names.get(label, label)}, {metric}: no case has a value by every method")
+                why = table.warnings[0] if table.warnings else "no case has a value by every method"
+                warnings.append(f"{names.get(label, label)}, {metric}: left out, {why}")
                 continue
+            warnings += table.warnings
             comparisons.append(_compare(table, list(methods), names.get(label, label), patients, resamples, seed))
     if not comparisons:
         raise EvaluationError("no label has values by every method, so there is nothing to compare; check the labels")
@@ -110,7 +111,7 @@ def check_same_data(methods: Mapping[str, StoredScores]) -> list[str]:
         methods: Scores by name of the method.
 
     Returns:
-        Warnings: of labels with several names, and of cases that were scored against different files.
+        Warnings: of labels with several names, other definitions, and cases scored against different files.
 
     Raises:
         EvaluationError: If one method's name of a label is another method's name of another label.
@@ -127,6 +128,12 @@ def check_same_data(methods: Mapping[str, StoredScores]) -> list[str]:
                 )
             if theirs != name:
                 warnings.append(f"label {label} is {name} by {first} and {theirs} by {other}")
+        defined = [name for name, text in own.definitions.items() if stored.definitions.get(name, text) != text]
+        if defined:
+            warnings.append(
+                f"{first} and {other} were scored by different definitions of {', '.join(defined)}, so their values "
+                "can't be compared; score them alike"
+            )
         differing = [case for case, file in own.references.items() if stored.references.get(case, file) != file]
         if differing:
             warnings.append(
@@ -215,6 +222,8 @@ class _Table:
         common: Sequence[tuple[str, str]],
     ) -> "_Table":
         labels = [label] if label != FOREGROUND else [key for key, name in common if name == metric and key != "0"]
+        if label == FOREGROUND and len(labels) < len({key for key, _ in common if key != "0"}):
+            return cls(label, metric, (), np.zeros((0, len(methods))), (), ("only some labels have it",))
         by_label = np.array(
             [
                 [[stored.penalised[key, metric].get(case, math.nan) for stored in methods.values()] for case in cases]

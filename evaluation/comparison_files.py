@@ -10,8 +10,7 @@ from typing import Any
 from .comparison import MetricComparison
 from .errors import EvaluationError
 from .output import renamed_when_complete
-from .paired_tests import CONFIDENCE
-from .rankings import SIGNIFICANCE
+from .paired_tests import CONFIDENCE, SIGNIFICANCE
 from .score_files import FOREGROUND
 from .summary import versions
 
@@ -27,6 +26,7 @@ DEFINITIONS = {
     ),
     "p": "two-sided Wilcoxon signed-rank test of the patients' mean differences, differences of 0 left out",
     "p_holm": "p adjusted by Holm's method for all pairs of methods of the same label and metric",
+    "n_greater, n_less": "cases in which the first method's value is greater, and less, than the second's",
     "correlation": "Pearson's correlation of the two methods' values over cases",
     "false_claim": (
         "probability that the method with the better mean isn't better in truth: Student's t with n - 1 degrees of "
@@ -104,6 +104,8 @@ def _plain(comparison: MetricComparison, methods: Sequence[str]) -> dict[str, An
                 "interval": [_number(result.low), _number(result.high)],
                 "p": result.p,
                 "p_holm": comparison.p_holm[first, second],
+                "n_greater": result.n_greater,
+                "n_less": result.n_less,
                 "correlation": _number(result.correlation),
                 "false_claim": _number(result.false_claim),
             }
@@ -131,12 +133,14 @@ def _write_rows(path: Path, rows: Sequence[Sequence[object]]) -> None:
 
 def _difference_rows(comparisons: Sequence[MetricComparison]) -> list[list[object]]:
     header = "label label_name metric first second n_cases n_patients difference low high p p_holm correlation"
-    rows: list[list[object]] = [[*header.split(), "false_claim"]]
+    rows: list[list[object]] = [[*header.split(), "false_claim", "n_greater", "n_less"]]
     for comparison in comparisons:
         for (first, second), r in comparison.pairs.items():
             what = (comparison.label, comparison.label_name, comparison.metric, first, second, r.n_cases, r.n_clusters)
             p_holm = comparison.p_holm[first, second]
-            rows.append([*what, r.difference, r.low, r.high, r.p, p_holm, r.correlation, r.false_claim])
+            rows.append(
+                [*what, r.difference, r.low, r.high, r.p, p_holm, r.correlation, r.false_claim, r.n_greater, r.n_less]
+            )
     return rows
 
 
@@ -181,8 +185,9 @@ def format_comparison(methods: Sequence[str], comparisons: Sequence[MetricCompar
         for (first_name, second_name), result in comparison.pairs.items():
             lines.append(
                 f"  {first_name} - {second_name}: {result.difference:+.4f} [{result.low:+.4f}, {result.high:+.4f}], "
-                f"p = {comparison.p_holm[first_name, second_name]:.3g} (Holm), r = {result.correlation:.2f}, "
-                f"a claim to be better is false with {result.false_claim:.1%}"
+                f"greater in {result.n_greater} and less in {result.n_less} cases, "
+                f"p = {comparison.p_holm[first_name, second_name]:.3g} (Holm), correlation {result.correlation:.2f}"
+                + (f", the better mean is so by chance with {result.false_claim:.1%}" if comparison.better else "")
             )
         parts.append("\n".join(lines))
     return "\n\n".join(parts)

@@ -7,6 +7,7 @@ import numpy as np
 from scipy import stats
 
 CONFIDENCE = 0.95
+SIGNIFICANCE = 0.05
 
 _MOST_EXACT = 50
 _DIGITS = 12
@@ -25,6 +26,10 @@ class PairedResult:
         high: Upper end.
         p: Two-sided p of the Wilcoxon signed-rank test of the clusters' mean differences; 1 if none differs.
         correlation: Pearson's, of the two methods' values; nan if one doesn't vary.
+        favoured: 1 if the test speaks for A being larger, -1 for B, by the sum of ranks; 0 if for neither. The mean can
+            say otherwise where a few cases differ much.
+        n_greater: Cases in which A is larger.
+        n_less: Cases in which B is larger.
         false_claim: Probability that the method that is ahead on these cases isn't in truth; 0.5 if none is ahead.
     """
 
@@ -36,6 +41,13 @@ class PairedResult:
     p: float
     correlation: float
     false_claim: float
+    favoured: int
+    n_greater: int
+    n_less: int
+
+    def is_sure(self, p: float) -> bool:
+        """Return whether a p, of this test or adjusted, is significant and the test speaks for the better mean."""
+        return bool(p < SIGNIFICANCE and self.favoured == np.sign(self.difference))
 
 
 def compare_pair(
@@ -72,7 +84,15 @@ def compare_pair(
         p=signed_rank_p(sums / sizes),
         correlation=_correlation(a, b),
         false_claim=false_claim_probability(a, b),
+        favoured=_favoured(sums / sizes),
+        n_greater=int(((a - b).round(_DIGITS) > 0).sum()),
+        n_less=int(((a - b).round(_DIGITS) < 0).sum()),
     )
+
+
+def _favoured(differences: np.ndarray) -> int:
+    differences = differences.round(_DIGITS)
+    return int(np.sign(np.sign(differences) @ stats.rankdata(np.abs(differences))))
 
 
 def cluster_sums(values: np.ndarray, clusters: Sequence[Hashable]) -> tuple[np.ndarray, np.ndarray]:

@@ -11,9 +11,8 @@ from itertools import combinations, permutations
 import numpy as np
 from scipy import stats
 
-from .paired_tests import cluster_sums, holm, signed_rank_p
+from .paired_tests import SIGNIFICANCE, cluster_sums, holm, signed_rank_p
 
-SIGNIFICANCE = 0.05
 RANKINGS = ("aggregate_then_rank", "rank_then_aggregate", "test_then_rank")
 
 _TESTED_RESAMPLES = 100

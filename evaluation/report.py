@@ -22,7 +22,7 @@ Exit code: 0 done; 1 some cases of --predictions couldn't be scored; 2 nothing c
         "--scores nnunet=scores/nnunet samed=scores/samed --output report --images imagesTs",
         "--predictions nnunet=predictions/a samed=predictions/b --references labelsTs --output report",
     ),
-    interrupted="no report was written; the same command goes on where it was",
+    interrupted="no report was written; the same command makes it, and scores no case twice",
 )
 
 

@@ -6,7 +6,7 @@ from typing import Any
 
 _NOTE = (
     "n counts values of Dice; distances average finite values only, leaving out images where one mask is empty "
-    "(n_missed, n_spurious).\nEvery definition is in summary.json."
+    "(n_missed, n_spurious).\nEvery metric is in metrics.csv, every definition in summary.json."
 )
 _COUNTS = ("n", "n_na", "n_missed", "n_spurious")
 

@@ -7,6 +7,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -33,6 +34,7 @@ class StoredScores:
         penalised: As `values`, with each inf counted as the diagonal of its image; inf where that isn't known.
         n_infinite: How many values are inf, by (label, metric), then by case; cases without any are left out.
         references: File of the reference by case, where summary.json says it.
+        definitions: What summary.json says each number means.
     """
 
     path: Path
@@ -42,6 +44,7 @@ class StoredScores:
     penalised: dict[tuple[str, str], dict[str, float]] = field(default_factory=dict)
     n_infinite: dict[tuple[str, str], dict[str, int]] = field(default_factory=dict)
     references: dict[str, str] = field(default_factory=dict)
+    definitions: dict[str, str] = field(default_factory=dict)
 
     @property
     def cases(self) -> set[str]:
@@ -92,8 +95,11 @@ def read_scores(path: Path, option: str) -> StoredScores:
 def _stored(
     file: Path, collected: Mapping[tuple[str, str], Mapping[str, list[float]]], names: dict[str, str]
 ) -> StoredScores:
-    diagonals_mm, references = _facts(file.with_name(SUMMARY_FILE))
-    stored = StoredScores(file, {}, names, diagonals_mm, references=references)
+    summary = _summary(file.with_name(SUMMARY_FILE))
+    diagonals_mm = {entry["case"]: float(entry["diagonal_mm"]) for entry in summary["files"]}
+    references = {entry["case"]: str(entry["reference"]) for entry in summary["files"] if "reference" in entry}
+    definitions = summary.get("definitions", {})
+    stored = StoredScores(file, {}, names, diagonals_mm, references=references, definitions=definitions)
     for key, by_case in collected.items():
         stored.values[key] = {case: _mean(found) for case, found in by_case.items()}
         penalty = diagonals_mm if is_distance(key[1]) else {}
@@ -119,14 +125,13 @@ def _mean(values: list[float]) -> float:
     return math.inf if any(map(math.isinf, values)) else math.nan
 
 
-def _facts(summary: Path) -> tuple[dict[str, float], dict[str, str]]:
-    """Return what summary.json says of each case: the diagonal in mm, and the file of the reference."""
+def _summary(path: Path) -> dict[str, Any]:
+    """Return what summary.json says, without any file where it isn't there or is of another kind."""
     try:
-        files = json.loads(summary.read_text(encoding="utf-8"))["files"]
-        diagonals_mm = {entry["case"]: float(entry["diagonal_mm"]) for entry in files}
-        return diagonals_mm, {entry["case"]: str(entry["reference"]) for entry in files if "reference" in entry}
+        summary = json.loads(path.read_text(encoding="utf-8"))
+        return summary if all("case" in one and "diagonal_mm" in one for one in summary["files"]) else {"files": []}
     except (OSError, ValueError, KeyError, TypeError):
-        return {}, {}
+        return {"files": []}
 
 
 def read_patients(path: Path, cases: Iterable[str]) -> dict[str, str]:

@@ -14,6 +14,9 @@ from .definitions import describe
 from .metric_choice import MetricChoice
 from .output import SUMMARY_FORMAT
 
+_MOST_NAMED = 3
+"""Files that are named one by one in a warning that is true of each."""
+
 _PACKAGES = ("medseg-plugins", "numpy", "numba", "scipy", "nibabel", "SimpleITK")
 
 
@@ -55,7 +58,7 @@ def make_summary(
         "source": {"requested": options["source"], "used": dict(sorted(sources.items()))},
         "failures": [{"case": failure.case, "message": failure.message} for failure in failures],
         "references_without_prediction": list(unpredicted),
-        "warnings": [warning for case in cases for warning in case.warnings],
+        "warnings": _grouped([warning for case in cases for warning in case.warnings]),
         "definitions": describe(used, metrics.options, slices=axis is not None),
         "options": dict(options),
         "versions": versions(),
@@ -70,6 +73,19 @@ def make_summary(
             for case in cases
         ],
     }
+
+
+def _grouped(warnings: Sequence[str]) -> list[str]:
+    """Say once what is true of many files."""
+    by_text: dict[str, list[str]] = {}
+    for warning in warnings:
+        file, _, text = warning.partition(": ")
+        by_text.setdefault(text, []).append(file)
+    lines = []
+    for text, files in by_text.items():
+        many = len(files) > _MOST_NAMED
+        lines += [f"{files[0]} and {len(files) - 1} more: {text}"] if many else [f"{file}: {text}" for file in files]
+    return lines
 
 
 def _averages(average: Any, axis: int | None) -> dict[str, dict[str, Statistics]]:

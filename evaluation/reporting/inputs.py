@@ -141,8 +141,8 @@ class ReportInputs:
         return [row for row in self.rows if row != FOREGROUND]
 
     @property
-    def shown_labels(self) -> list[str]:
-        """Return the labels to draw in images: those of `rows`, or all where only their mean is shown."""
+    def drawable_labels(self) -> list[str]:
+        """Return the labels that images can show: those of `rows`, or all where only their mean is shown."""
         labels = self.labels or [label.key for label in self.methods[0].labels]
         return [label for label in labels if label != "0"]
 

@@ -24,7 +24,7 @@ from .surface_view import draw_surfaces
 from .tables import Table, cases_table, differences_table, metric_table, number, rankings_table
 from .titles import metric_title
 from .viewer_volumes import encode_case
-from .worst_cases import WorstCase, choose_worst, load_worst
+from .worst_cases import MOST_SHOWN_LABELS, WorstCase, choose_worst, load_worst, most_wrong_labels
 
 
 @dataclass(frozen=True)
@@ -143,17 +143,23 @@ def worst_cases(inputs: ReportInputs, n_worst: int, images: Path | None) -> Foun
         The section; none if there is no case to show.
     """
     metric = next((one for one in inputs.metrics if direction(one)), None)
-    if not n_worst or metric is None or not inputs.shown_labels:
+    if not n_worst or metric is None or not inputs.drawable_labels:
         return Found(None)
     cases, warnings = load_worst(inputs, choose_worst(inputs, metric, direction(metric), n_worst), images)
     if not cases:
         return Found(None, warnings)
     pictures = [picture for rank, case in enumerate(cases) for picture in _pictures(inputs, case, metric, rank + 1)]
-    volumes = [encode_case(case, inputs.shown_labels, inputs.label_names) for case in cases if case.reference.ndim == 3]
+    volumes = [
+        encode_case(case, most_wrong_labels(case, inputs.drawable_labels), inputs.label_names)
+        for case in cases
+        if case.reference.ndim == 3
+    ]
     text = (
         f"The cases with the worst {metric_title(metric)} by any method "
         f"({inputs.label_names[inputs.overall]}, the worst first)."
     )
+    if len(inputs.drawable_labels) > MOST_SHOWN_LABELS:
+        text += f" Pictures show the {MOST_SHOWN_LABELS} labels with the most wrong voxels of a case."
     return Found(Section("worst", "Worst cases", text, pictures=pictures), warnings, volumes)
 
 
@@ -163,7 +169,7 @@ def _pictures(inputs: ReportInputs, case: WorstCase, metric: str, rank: int) -> 
         for method in inputs.methods
     }
     plain = "".join(letter if letter.isalnum() or letter in "-_." else "_" for letter in case.case)[:60]
-    shown = inputs.shown_labels
+    shown = most_wrong_labels(case, inputs.drawable_labels)
     slices = draw_slices(case, shown, inputs.label_names, values, f"worst_{rank}_{plain}_slices")
     surfaces = draw_surfaces(case, shown, f"worst_{rank}_{plain}_surfaces")
     return [slices, *([surfaces] if surfaces else [])]
@@ -175,14 +181,8 @@ def all_cases(inputs: ReportInputs) -> Found:
 
 
 def definitions(inputs: ReportInputs) -> Found:
-    """Return what each number means; warn where the methods were scored by different definitions."""
-    first, *others = (method.summary["definitions"] for method in inputs.methods)
-    warnings = []
-    for method, other in zip(inputs.methods[1:], others, strict=True):
-        differing = [name for name in first if name in other and other[name] != first[name]]
-        if differing:
-            warnings.append(f"{method.name} was scored by other definitions than {inputs.methods[0].name}: {differing}")
-    shown = {name: text for own in (first, *others) for name, text in own.items()}
+    """Return what each number means."""
+    shown = {name: text for method in inputs.methods for name, text in method.summary["definitions"].items()}
     if inputs.comparisons:
         shown |= COMPARISON_DEFINITIONS
-    return Found(Section("definitions", "Definitions", definitions=shown), warnings)
+    return Found(Section("definitions", "Definitions", definitions=shown))

@@ -12,7 +12,6 @@ from .style import Picture, as_picture, label_color, new_figure
 from .worst_cases import WorstCase
 
 _VIEWS = ("axial", "coronal", "sagittal")
-_MOST_LABELS_NAMED = 12
 _LINES: dict[str, Any] = {"solid": "solid", "dashed": (0, (2.5, 0.8))}
 _WIDTHS = {"solid": 0.7, "dashed": 1.3}
 
@@ -56,16 +55,13 @@ def draw_slices(
                 for side, text in ((0.02, "R"), (0.98, "L")):
                     one.text(side, 0.5, text, transform=one.transAxes, color="white", fontsize=8, ha="center")
         axes[row * len(cuts)].set_ylabel(f"{method}\n{values.get(method, '')}", fontsize=9)
-    shown = list(masks)[:_MOST_LABELS_NAMED]
+    shown = list(masks)
     handles = [
         Patch(facecolor=(0.5, 0.5, 0.5, 0.3), edgecolor="black", lw=_WIDTHS["solid"]),
         Line2D([], [], color="black", lw=_WIDTHS["dashed"], ls=_LINES["dashed"]),
         *(Line2D([], [], color=label_color(i), lw=3) for i in range(len(shown))),
     ]
     texts = ["reference", "prediction", *(f" {names[label]}" for label in shown)]  # matplotlib hides a leading _
-    if len(masks) > len(shown):
-        handles.append(Line2D([], [], lw=0))
-        texts.append(f"and {len(masks) - len(shown)} more")
     figure.legend(handles, texts, loc="outside lower center", ncols=max(2, int(figure.get_figwidth() / 1.5)))
     caption = "Filled: reference; dashed: prediction. Each view through the slice with the most wrong voxels."
     if case.is_oriented:

@@ -72,6 +72,7 @@ class Table:
         columns = "l" * self.n_text + "r" * (len(self.header) - self.n_text)
         body = ["{}" + " & ".join(row) + r" \\" for row in rows]  # a row that begins with [ is no option of the last
         head = " & ".join(map(_escaped, self.header)) + r" \\"
+        needs = r"% needs \usepackage{booktabs,longtable}"
         caption = rf"\caption{{{_escaped(self.title)}. {_escaped(self.caption)}}}"
         if len(rows) > _MOST_ROWS_OF_A_FLOAT:
             begin = [rf"\begin{{longtable}}{{{columns}}}", caption + r" \\"]
@@ -79,7 +80,7 @@ class Table:
         else:
             begin = [r"\begin{table}", r"\centering", caption, rf"\begin{{tabular}}{{{columns}}}"]
             end = [r"\end{tabular}", r"\end{table}"]
-        return "\n".join([*begin, r"\toprule", head, r"\midrule", *body, r"\bottomrule", *end]) + "\n"
+        return "\n".join([needs, *begin, r"\toprule", head, r"\midrule", *body, r"\bottomrule", *end]) + "\n"
 
 
 def _one_line(text: str) -> str:
@@ -123,6 +124,7 @@ def metric_table(inputs: ReportInputs, metric: str, better: int) -> Table:
     caption = (
         f"Mean ± standard deviation over cases; n: cases with a finite value; m: {inputs.missed_of} in which the label "
         f"was missed, in the mean over labels their sum.{penalty}"
+        f"{' Bold: the best mean, with inf counted.' if best else ''}"
     )
     header = ["label", *(method.name for method in inputs.methods)]
     return Table(f"mean_{metric}", metric_title(metric), caption, header, rows, 1, frozenset(best), data)
@@ -167,20 +169,38 @@ def differences_table(inputs: ReportInputs) -> Table:
     """Return what the cases say about each pair of methods."""
     rows = []
     columns = "label label_name metric first second difference low high p_holm correlation false_claim n_cases"
-    data: list[list[object]] = [[*columns.split()]]
+    data: list[list[object]] = [[*columns.split(), "n_greater", "n_less"]]
     for comparison in inputs.comparisons:
         name, n_cases = inputs.label_names[comparison.label], len(comparison.cases)
         for pair, r in comparison.pairs.items():
             p = comparison.p_holm[pair]
             interval = f"[{number(r.low)}, {number(r.high)}]"
             what = [name, metric_title(comparison.metric), f"{pair[0]} − {pair[1]}"]
-            shown = [number(r.difference), interval, _probability(p), number(r.correlation)]
+            shown = [
+                number(r.difference),
+                interval,
+                f"{r.n_greater} / {r.n_less}",
+                _probability(p),
+                number(r.correlation),
+            ]
             rows.append([*what, *shown, _probability(r.false_claim), str(n_cases)])
             data.append([comparison.label, name, comparison.metric, *pair, r.difference, r.low, r.high, p])
-            data[-1] += [r.correlation, r.false_claim, n_cases]
-    header = ["label", "metric", "methods", "difference", "95 % interval", "p (Holm)", "r", "false claim", "cases"]
+            data[-1] += [r.correlation, r.false_claim, n_cases, r.n_greater, r.n_less]
+    header = [
+        "label",
+        "metric",
+        "methods",
+        "difference",
+        "95 % interval",
+        "> / <",
+        "p (Holm)",
+        "r",
+        "false claim",
+        "cases",
+    ]
     caption = (
-        "Mean difference over cases with its BCa bootstrap interval, Wilcoxon test after Holm, correlation r of the "
+        "Mean difference over cases with its BCa bootstrap interval, the numbers of cases in which the first is "
+        "greater and less, Wilcoxon test after Holm, Pearson's correlation r of the "
         "two methods' values, and the probability that a claim of the better mean to be better is false. A value of "
         "inf counts as the image's diagonal."
     )
@@ -230,5 +250,5 @@ def cases_table(inputs: ReportInputs) -> Table:
         for method in inputs.methods:
             values = [method.case_value(case, inputs.overall, metric)[0] for metric in inputs.metrics]
             data.append([case, method.name, *values])
-    caption = f"{inputs.label_names[inputs.overall]}; each inf counts as the image's diagonal. Click a heading to sort."
+    caption = f"{inputs.label_names[inputs.overall]}; each inf counts as the image's diagonal."
     return Table("cases", "All cases", caption, header, rows, data=data)

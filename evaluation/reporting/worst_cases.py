@@ -46,6 +46,32 @@ class WorstCase:
     first: tuple[int, ...]
 
 
+MOST_SHOWN_LABELS = 12
+
+
+def most_wrong_labels(case: WorstCase, labels: Sequence[str]) -> list[str]:
+    """Return the labels to draw, whose colours can still be told apart.
+
+    Args:
+        case: The case.
+        labels: Keys of its labels.
+
+    Returns:
+        All of them if they are few, else those with the most wrong voxels by any method, in their own order.
+    """
+    if len(labels) <= MOST_SHOWN_LABELS:
+        return list(labels)
+    wrong = {}
+    for label in labels:
+        values = [int(value) for value in label.split("+")]
+        reference = np.isin(case.reference, values)
+        wrong[label] = max(
+            (np.count_nonzero(np.isin(one, values) != reference) for one in case.predictions.values()), default=0
+        )
+    kept = sorted(labels, key=lambda label: -wrong[label])[:MOST_SHOWN_LABELS]
+    return [label for label in labels if label in kept]
+
+
 def choose_worst(inputs: ReportInputs, metric: str, better: int, number: int) -> list[tuple[str, float]]:
     """Return the cases whose worst value by any method is worst.
 
@@ -118,7 +144,7 @@ def _load(inputs: ReportInputs, case: str, value: float, images: Path | None) ->
     ]
     image, missing = _image(case, reference, images)
     shown, spacing_mm, is_oriented = _as_shown([reference.array, *fitting.values()], reference.geometry)
-    wanted = sorted({int(value) for key in inputs.shown_labels for value in key.split("+")} - {0})
+    wanted = sorted({int(value) for key in inputs.drawable_labels for value in key.split("+")} - {0})
     box = _box([np.isin(label_map, wanted) for label_map in shown], spacing_mm)
     cut = [np.ascontiguousarray(label_map[box]) for label_map in shown]
     if image is not None:

@@ -492,7 +492,7 @@ def test_differing_definitions_are_said(scored, tmp_path, capsys):
     evaluate_folder(scored.root / "bad", scored.root / "labelsTs", tmp_path / "scores", metric_options=options)
     named = ("--scores", f"a={scored.good}", f"b={tmp_path / 'scores'}")
     assert run(tmp_path / "out", *named, "--worst", "0", "--nsd-curve-mm", "0") == 0
-    assert "warning: b was scored by other definitions than a: ['hd95_mm']" in capsys.readouterr().err
+    assert "a and b were scored by different definitions of hd95_mm" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
@@ -535,3 +535,57 @@ def test_case_tasks_score_as_the_evaluation_did(scored):
         for label in ("1", "2"):
             value = again.values[label][0][names.index("dice")]
             assert value == method.stored.values[label, "dice"][task.case]
+
+
+def test_test_and_mean_that_disagree_decide_nothing(tmp_path):
+    from evaluation.comparison import compare_methods
+    from evaluation.reporting.figures.significance import draw_significance
+    from evaluation.reporting.inputs import ReportInputs
+    from evaluation.score_files import StoredScores
+
+    key = ("1", "hd95_mm")
+    a = {f"case_{n}": 1.0 for n in range(12)} | {"case_0": 100.0}  # better in 11 of 12 cases, worse by the mean
+    b = {f"case_{n}": 1.5 + n / 100 for n in range(12)}
+    stored = {
+        name: StoredScores(tmp_path, {key: v}, {"1": "one"}, {}, {key: v}, {key: {}})
+        for name, v in (("a", a), ("b", b))
+    }
+    comparisons, _ = compare_methods(stored, resamples=100)
+    result = comparisons[0].pairs["a", "b"]
+    assert result.difference > 0
+    assert (result.favoured, result.n_greater, result.n_less) == (-1, 1, 11)
+    assert comparisons[0].p_holm["a", "b"] < 0.05
+    assert not result.is_sure(comparisons[0].p_holm["a", "b"])
+    methods = [SimpleNamespace(name="a"), SimpleNamespace(name="b")]
+    picture = draw_significance(ReportInputs(methods, ["1"], {"1": "one"}, ["hd95_mm"], comparisons))
+    assert "≠ test" in picture.svg.decode()
+
+
+def test_mean_over_labels_needs_the_metric_of_all_labels(scored, tmp_path):
+    evaluate_folder(
+        scored.root / "good", scored.root / "labelsTs", tmp_path / "scores", nsd_tolerance_mm={None: 2.0, "cord_1": 5.0}
+    )
+    assert "nsd_2mm" not in json.loads((tmp_path / "scores" / "summary.json").read_text())["foreground_mean"]["metrics"]
+    assert run(tmp_path / "out", "--scores", f"m={tmp_path / 'scores'}", "--worst", "0") == 0
+    rows = (tmp_path / "out" / "tables" / "mean_nsd_2mm.md").read_text().splitlines()
+    assert rows[-1] == "| mean over labels | – |"
+
+
+def test_masks_of_another_numbering_are_pointed_out(tmp_path):
+    for case in ("a", "b"):
+        write(tmp_path / "labelsTs", case, (labelled(0) > 0).astype(np.uint8))
+        write(tmp_path / "predicted", case, (labelled(0) > 0).astype(np.uint8) * 255)
+    evaluation = evaluate_folder(tmp_path / "predicted", tmp_path / "labelsTs", tmp_path / "scores")
+    (warning,) = evaluation.summary["warnings"]
+    assert warning.startswith("label 255 is in predictions only and label 1 in references only")
+
+
+def test_pictures_of_many_labels_show_those_with_most_errors():
+    from evaluation.reporting.worst_cases import WorstCase, most_wrong_labels
+
+    reference = np.arange(1, 31).repeat(20).reshape(30, 20, 1)
+    prediction = reference.copy()
+    for label in range(10, 22):
+        prediction[label - 1, : label - 5] = 0
+    case = WorstCase("c", 0.5, None, reference, {"m": prediction}, (1, 1, 1), True, (0, 0, 0))
+    assert most_wrong_labels(case, [str(n) for n in range(1, 31)]) == [str(n) for n in range(10, 22)]

@@ -4,7 +4,7 @@ from itertools import combinations
 
 from matplotlib import colormaps
 
-from ...rankings import SIGNIFICANCE
+from ...paired_tests import SIGNIFICANCE
 from ..inputs import ReportInputs
 from ..style import Picture, as_picture, facets, legend_below
 from ..titles import metric_title
@@ -41,7 +41,7 @@ def draw_differences(inputs: ReportInputs) -> Picture:
             for number, pair in enumerate(pairs):
                 result = comparison.pairs[pair]
                 y = labels.index(comparison.label) + 0.7 * ((number + 0.5) / len(pairs) - 0.5)
-                sure = comparison.p_holm[pair] < SIGNIFICANCE
+                sure = result.is_sure(comparison.p_holm[pair])
                 color = _pair_color(number)
                 one.plot([result.low, result.high], [y, y], color=color, lw=1.5)
                 one.plot([result.difference], [y], "o", color=color, mfc=color if sure else "white", ms=5)
@@ -54,7 +54,8 @@ def draw_differences(inputs: ReportInputs) -> Picture:
     legend_below(figure, axes[0])
     caption = (
         "Mean over cases of the first method's value minus the second's, with its 95 % BCa bootstrap interval; filled: "
-        f"Wilcoxon test below {SIGNIFICANCE:g} after Holm's adjustment. A value of inf counts as the image's diagonal."
+        f"Wilcoxon test below {SIGNIFICANCE:g} after Holm's adjustment, in the direction of the mean. A value of inf "
+        "counts as the image's diagonal."
     )
     if len(labels) < len(inputs.rows):
         caption += f" Only {inputs.label_names[labels[0]]}; all labels are in the table."

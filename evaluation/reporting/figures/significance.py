@@ -3,7 +3,7 @@
 import numpy as np
 from matplotlib.colors import ListedColormap
 
-from ...rankings import SIGNIFICANCE
+from ...paired_tests import SIGNIFICANCE
 from ..inputs import ReportInputs
 from ..style import Picture, as_picture, facets
 from ..titles import metric_title
@@ -31,11 +31,13 @@ def draw_significance(inputs: ReportInputs) -> Picture:
         texts = np.full((len(names), len(names)), "", dtype=object)
         for (first, second), result in comparison.pairs.items():
             a, b = names.index(first), names.index(second)
-            sure = comparison.p_holm[first, second] < SIGNIFICANCE
+            p = comparison.p_holm[first, second]
+            sure = result.is_sure(p)
             verdict = comparison.better * np.sign(result.difference) if sure else 0
             verdicts[a, b], verdicts[b, a] = verdict, -verdict
             digits = 3 if abs(result.difference) < 10 else 1
-            texts[a, b], texts[b, a] = f"{result.difference:+.{digits}f}", f"{-result.difference:+.{digits}f}"
+            mark = "\n≠ test" if p < SIGNIFICANCE and not sure else ""
+            texts[a, b], texts[b, a] = (f"{sign * result.difference:+.{digits}f}{mark}" for sign in (1, -1))
         one.imshow(verdicts, cmap=_COLORS, vmin=-1, vmax=1)
         for y, x in np.ndindex(texts.shape):
             one.text(x, y, str(texts[y, x]), ha="center", va="center", fontsize=8)
@@ -45,6 +47,7 @@ def draw_significance(inputs: ReportInputs) -> Picture:
     what = inputs.label_names[inputs.overall]
     caption = (
         f"{what}: mean difference, row minus column. Green: the row is better, red: worse, by a Wilcoxon test below "
-        f"{SIGNIFICANCE:g} after Holm's adjustment; grey: not decided by these cases."
+        f"{SIGNIFICANCE:g} after Holm's adjustment; grey: not decided by these cases. ≠ test: most cases say the "
+        "opposite of the mean, which a few large differences have turned."
     )
     return as_picture(figure, "significance", "Who is better than whom", caption)
