@@ -12,6 +12,7 @@ A network class may say, beside what `nnunet_ext.networks` asks of it:
 * `load_pretrained(file)`: method, loads what `pretrained=` names, and returns a report of what was loaded;
 * `has_adapter` and `save_adapter(folder)`: whether what was trained can be saved alone, and how;
 * `find_base(folder, places)` and `restore(folder, base)`: find the frozen weights of such a folder, and load both;
+* `last_layers`: names of the modules that make the logits, which can train alone behind a CRF;
 * `small_options`: options of a small variant, for tests.
 """
 
@@ -32,6 +33,7 @@ class PlannedNetwork:
     """The U-Net that nnU-Net planned for the configuration."""
 
     training_defaults: ClassVar[dict[str, Any]] = {"deep_supervision": True, "save_every": 10}
+    last_layers = ("decoder.seg_layers",)
     deep_supervision_scales = None  # nnU-Net computes them from the plans
 
 

@@ -45,6 +45,7 @@ class ENet(nn.Module):
     """
 
     spatial_dims = (2,)
+    last_layers = ("classifier",)
     # without an annotation, which would make it a constant to TorchScript
     training_defaults = {"optimizer": "adamw", "learning_rate": 2e-3, "weight_decay": 2e-4}  # noqa: RUF012
 

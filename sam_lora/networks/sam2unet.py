@@ -59,6 +59,7 @@ class SAM2UNet(Adaptable):
     """
 
     spatial_dims = (2,)
+    last_layers = ("heads.2",)
     small_options = {"variant": "mini", "image_size": 64}  # noqa: RUF012
     training_defaults = {  # noqa: RUF012
         "optimizer": "adamw",

@@ -62,6 +62,7 @@ class SAMed(Adaptable):
     """
 
     spatial_dims = (2,)
+    last_layers = ("mask_decoder.output_hypernetworks_mlps",)
     small_options = {"variant": "small", "image_size": 64}  # noqa: RUF012
     training_defaults = {  # noqa: RUF012
         "optimizer": "adamw",

@@ -1,0 +1,229 @@
+"""CRF: a network of any kind, and a mean-field CRF that refines its logits."""
+
+import importlib
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from . import build_network, network_class
+from .mean_field import MeanFieldCRF
+
+KINDS = ("exact", "crfseg")
+TRAINABLE = ("all", "crf", "last")
+
+Logits = Tensor | list[Tensor]
+
+
+class CRF(nn.Module):
+    """Refine the logits of another network with a mean-field conditional random field.
+
+    The appearance term looks at the network's own input. Of a network that returns coarser outputs too, the finest is
+    refined.
+
+    Args:
+        in_channels: Channels of the input, >= 1.
+        num_classes: Classes K including background, >= 1.
+        base: Key of the network to refine.
+        base_options: Its options.
+        trainable: What trains: `all`; `crf`, the parameters of the CRF only; or `last`, those and the layer of the
+            base that makes the logits. What doesn't train is as in evaluation: its dropout is off, its running
+            statistics stay as they are.
+        kind: `exact`, or `crfseg` for the layer of the package of this name, for comparison: no appearance term, and a
+            kernel in which the neighbours in a voxel's own row and columns have weight 0.
+        spacing_mm: Voxel size in mm in the array's axis order; empty: 1 along each axis, so that bandwidths are in
+            voxels.
+        iterations: As for `nnunet_ext.networks.mean_field.MeanFieldCRF`, like all that follow.
+        smoothness_weight: Initial weight of the smoothness term, in logits.
+        smoothness_mm: Its initial bandwidth in mm.
+        smoothness_window: Voxels along each axis that it spans.
+        appearance_weight: Initial weight of the appearance term; 0 leaves it out.
+        appearance_mm: Its initial bandwidth in mm.
+        appearance_intensity: Its initial bandwidth in units of the input's intensity.
+        appearance_window: Voxels along each axis that it spans.
+        regions: Whether channels are overlapping regions.
+
+    Shape:
+        Input (B, in_channels, H, W), float; output (B, num_classes, H, W), raw logits.
+
+    Raises:
+        ValueError: If an argument is out of range, or the base names no last layer and `trainable` asks for it.
+        ImportError: If `kind` is crfseg and the package is not installed.
+
+    Source:
+        Krähenbühl and Koltun 2011, arXiv:1210.5644; on a network, Zheng 2015, arXiv:1502.03240.
+    """
+
+    spatial_dims = (2,)
+
+    def __init__(
+        self,
+        in_channels: int,
+        num_classes: int,
+        *,
+        base: str = "enet",
+        base_options: Mapping[str, Any] = {},
+        trainable: str = "all",
+        kind: str = "exact",
+        spacing_mm: Sequence[float] = (),
+        iterations: int = 5,
+        smoothness_weight: float = 1.0,
+        smoothness_mm: float = 1.0,
+        smoothness_window: int = 11,
+        appearance_weight: float = 0.0,
+        appearance_mm: float = 2.0,
+        appearance_intensity: float = 0.5,
+        appearance_window: int = 5,
+        regions: bool = False,
+    ) -> None:
+        super().__init__()
+        if base == "crf":
+            raise ValueError("base must be another network than 'crf', got 'crf'")
+        field: dict[str, Any] = {
+            "iterations": iterations,
+            "smoothness_weight": smoothness_weight,
+            "smoothness_mm": smoothness_mm,
+            "smoothness_window": smoothness_window,
+            "appearance_weight": appearance_weight,
+            "appearance_mm": appearance_mm,
+            "appearance_intensity": appearance_intensity,
+            "appearance_window": appearance_window,
+            "regions": regions,
+        }
+        dims = self.spatial_dims[0]
+        self.base = build_network(base, in_channels, num_classes, spatial_dims=dims, **base_options)
+        self.crf = make_field(kind, dims, field)
+        self.spacing_mm = tuple(float(length) for length in spacing_mm) or None
+        self.trainable = trainable
+        choose_trainable(self.crf, self.base, trainable, getattr(network_class(base), "last_layers", ()), base)
+
+    def forward(self, x: Tensor) -> Logits:
+        """Return the refined raw logits, shape (B, K, H, W), of images of shape (B, C, H, W)."""
+        outputs = self.base(x)
+        finest, *coarser = outputs if isinstance(outputs, list | tuple) else [outputs]
+        refined = self.crf(finest, x, self.spacing_mm)
+        return [refined, *coarser] if isinstance(outputs, list | tuple) else refined
+
+    def train(self, mode: bool = True) -> "CRF":
+        """Switch to training or evaluation; a base that is frozen, but for its last layer at most, stays as it is."""
+        super().train(mode)
+        if self.trainable != "all":
+            self.base.eval()
+        return self
+
+    def load_base(self, state: Mapping[str, Tensor]) -> None:
+        """Load the weights of the base.
+
+        Args:
+            state: A plain state dict of the base network, as the bundles save it.
+
+        Raises:
+            ValueError: If it is of another network, or of other options.
+        """
+        try:
+            self.base.load_state_dict(dict(state), strict=True)
+        except RuntimeError as error:
+            raise ValueError(f"the weights don't fit the base network; build it as it was trained: {error}") from error
+
+
+class CrfsegField(nn.Module):
+    """The CRF layer of the package crfseg, with its defaults, for comparison.
+
+    Args:
+        spatial_dims: 2 or 3.
+        iterations: Mean-field updates.
+        smoothness_weight: Initial weight.
+        smoothness_mm: Initial bandwidth in mm.
+        smoothness_window: Voxels along each axis, odd.
+
+    Raises:
+        ImportError: If the package is not installed.
+
+    Source:
+        https://github.com/migonch/crfseg, version 1.0.0.
+    """
+
+    def __init__(
+        self,
+        spatial_dims: int,
+        *,
+        iterations: int = 5,
+        smoothness_weight: float = 1.0,
+        smoothness_mm: float = 1.0,
+        smoothness_window: int = 11,
+    ) -> None:
+        super().__init__()
+        try:
+            crfseg = importlib.import_module("crfseg")
+        except ImportError as error:
+            raise ImportError("kind=crfseg needs the package crfseg; pip install crfseg, or take kind=exact") from error
+        if smoothness_window % 2 == 0:
+            raise ValueError(f"smoothness_window must be odd for crfseg, got {smoothness_window}")
+        self.layer = crfseg.CRF(
+            spatial_dims,
+            filter_size=smoothness_window,
+            n_iter=iterations,
+            smoothness_weight=smoothness_weight,
+            smoothness_theta=smoothness_mm,
+        )
+
+    def forward(self, logits: Tensor, image: Tensor | None = None, spacing_mm: Any = None) -> Tensor:
+        """Return refined logits; see `MeanFieldCRF.forward`. The image is ignored."""
+        spacing = None
+        if spacing_mm is not None:
+            spacing = torch.as_tensor(spacing_mm, dtype=torch.float32, device=logits.device)
+            spacing = spacing.expand(logits.shape[0], -1)
+        with torch.autocast(logits.device.type, enabled=False):
+            return self.layer(logits.float(), spacing).to(logits.dtype)
+
+
+def make_field(kind: str, spatial_dims: int, options: Mapping[str, Any]) -> nn.Module:
+    """Return the layer that refines logits.
+
+    Args:
+        kind: One of `KINDS`.
+        spatial_dims: 2 or 3.
+        options: Options of `MeanFieldCRF`, by name.
+
+    Raises:
+        ValueError: If the kind is unknown, or cannot do what the options ask for.
+    """
+    if kind not in KINDS:
+        raise ValueError(f"kind must be one of {', '.join(KINDS)}, got {kind!r}")
+    if kind == "exact":
+        return MeanFieldCRF(spatial_dims, **options)
+    refused = [name for name in ("appearance_weight", "regions") if options.get(name)]
+    if refused:
+        raise ValueError(f"kind=crfseg has no {' and no '.join(refused)}; take kind=exact")
+    names = ("iterations", "smoothness_weight", "smoothness_mm", "smoothness_window")
+    return CrfsegField(spatial_dims, **{name: options[name] for name in names if name in options})
+
+
+def choose_trainable(
+    field: nn.Module, base: nn.Module, trainable: str, last_layers: Sequence[str], base_name: str
+) -> None:
+    """Let exactly those parameters train that are asked for.
+
+    Args:
+        field: The layer that refines logits.
+        base: The network whose logits it refines.
+        trainable: One of `TRAINABLE`; `all` leaves the base as it says itself.
+        last_layers: Names of the modules of the base that make its logits.
+        base_name: What to call the base in a message.
+
+    Raises:
+        ValueError: If `trainable` is unknown, or the base names no last layer and it is to train.
+    """
+    if trainable not in TRAINABLE:
+        raise ValueError(f"trainable must be one of {', '.join(TRAINABLE)}, got {trainable!r}")
+    if trainable == "all":
+        return
+    field.requires_grad_(True)
+    base.requires_grad_(False)
+    if trainable == "crf":
+        return
+    if not last_layers:
+        raise ValueError(f"trainable=last needs a base that names its last_layers, got {base_name}; take crf or all")
+    for name in last_layers:
+        base.get_submodule(name).requires_grad_(True)
