@@ -32,7 +32,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         arguments: The words after the program's name; those of the process by default.
 
     Returns:
-        The exit code: 0, 1 if `check` found errors, or 2 if something that the caller gave is wrong.
+        The exit code: 0, 1 if `check` found errors or `crf` failed on a case, or 2 if something that the caller gave
+        is wrong.
     """
     parser = argparse.ArgumentParser(prog="python -m nnunet_ext", description="Methods that plug into nnU-Net.")
     subparsers = parser.add_subparsers(required=True, metavar="COMMAND")
@@ -140,6 +141,50 @@ def _run_check(parsed: argparse.Namespace) -> int:
     return 1 if errors else 0
 
 
+def _add_crf_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--predictions", type=Path, required=True, help="folder with <case>.npz and dataset.json")
+    parser.add_argument("--images", type=Path, required=True, help="folder with the predicted <case>_0000 images")
+    parser.add_argument("--output", type=Path, required=True, help="folder for the refined predictions")
+    parser.add_argument("--kind", default="exact", help="exact, or crfseg for that package's layer (default: exact)")
+    for name, default, text in (
+        ("iterations", 5, "mean-field updates"),
+        ("smoothness-weight", 1.0, "weight of the smoothness term in logits; 0 leaves it out"),
+        ("smoothness-mm", 1.0, "its bandwidth in mm"),
+        ("smoothness-window", 11, "voxels along each axis that it spans, odd"),
+        ("appearance-weight", 0.0, "weight of the appearance term in logits; 0 leaves it out"),
+        ("appearance-mm", 2.0, "its bandwidth in mm"),
+        ("appearance-intensity", 0.5, "its bandwidth in standard deviations of the image"),
+        ("appearance-window", 5, "voxels along each axis that it spans, odd"),
+    ):
+        parser.add_argument(f"--{name}", type=type(default), default=default, help=f"{text} (default: {default})")
+    parser.add_argument("--device", default="cpu", help="where to compute (default: cpu)")
+    parser.add_argument("--overwrite", action="store_true", help="refine finished cases again")
+
+
+def _run_crf(parsed: argparse.Namespace) -> int:
+    import logging
+
+    from .crf_postprocessing import refine_folder
+
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    terms = ("iterations", "smoothness_", "appearance_")
+    options = {name: value for name, value in vars(parsed).items() if name.startswith(terms)}
+    result = refine_folder(
+        parsed.predictions,
+        parsed.images,
+        parsed.output,
+        field_options=options,
+        kind=parsed.kind,
+        device=parsed.device,
+        overwrite=parsed.overwrite,
+    )
+    done = f"{len(result.refined)} case(s) refined, {len(result.skipped)} finished before"
+    print(f"{parsed.output}: {done}, {len(result.failures)} failed")
+    for name, reason in result.failures.items():
+        print(f"  {name}: {reason}", file=sys.stderr)
+    return 1 if result.failures else 0
+
+
 COMMANDS = (
     Command("path", "print the folder for nnU-Net's variable nnUNet_extTrainer", _no_arguments, _run_path),
     Command("list", "list networks, trainers and options", _no_arguments, _run_list),
@@ -147,5 +192,6 @@ COMMANDS = (
         "configure", "write a configuration with options into nnU-Net's plans", _add_configure_arguments, _run_configure
     ),
     Command("check", "check every file of a raw data set", _add_check_arguments, _run_check),
+    Command("crf", "refine a folder of predictions with a mean-field CRF", _add_crf_arguments, _run_crf),
     Command("phantom", "write the built-in data set in nnU-Net's raw format", _add_phantom_arguments, _run_phantom),
 )

@@ -1,0 +1,205 @@
+"""Refine a folder of predictions with a mean-field CRF: new label maps and npz files in the same layout."""
+
+import json
+import logging
+import shutil
+import zipfile
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from .atomic import atomic_path, write_json
+from .data.geometry import Geometry
+from .data.image_io import read_channels, write_label
+from .data.label_map import LabelMap
+from .data.normalization import ChannelScheme, measure_image, normalize
+from .data.raw_dataset import Case, find_cases, read_dataset_json
+from .errors import DatasetError, UserError
+from .networks.crf import make_field
+
+logger = logging.getLogger(__name__)
+
+ARRAYS = ("logits", "probabilities")
+"""Names of the arrays in an npz file; the first that is there is refined."""
+
+_RECORD = "crf.json"
+_SMALLEST_PROBABILITY = 1e-6
+
+
+@dataclass
+class RefinedFolder:
+    """What became of the cases of a folder.
+
+    Args:
+        refined: Cases that were refined now.
+        skipped: Cases that were finished before.
+        failures: What is wrong with each case that could not be refined.
+    """
+
+    refined: list[str] = field(default_factory=list)
+    skipped: list[str] = field(default_factory=list)
+    failures: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class _Job:
+    """What all cases share."""
+
+    predictions: Path
+    output: Path
+    label_map: LabelMap
+    file_ending: str
+    layer: torch.nn.Module
+    device: torch.device
+
+
+def refine_folder(
+    predictions_dir: str | Path,
+    images_dir: str | Path,
+    output_dir: str | Path,
+    *,
+    field_options: Mapping[str, Any] | None = None,
+    kind: str = "exact",
+    device: str = "cpu",
+    overwrite: bool = False,
+) -> RefinedFolder:
+    """Refine the probabilities or logits of every case of a prediction folder, in 3D and with the case's spacing.
+
+    A case that cannot be refined is logged and remembered, and the next one follows. Finished cases are skipped, so
+    the same call goes on with an interrupted run.
+
+    Args:
+        predictions_dir: Folder with `<case>.npz` and `dataset.json`, as nnU-Net and the bundles write it.
+        images_dir: Folder with `<case>_0000<ending>`, ...; the appearance term sees each channel as a z-score.
+        output_dir: Where the refined predictions go: `<case>.npz` with the same arrays, label maps, the rest copied.
+        field_options: Options of `nnunet_ext.networks.mean_field.MeanFieldCRF`.
+        kind: `exact` or `crfseg`.
+        device: Where to compute, as torch names it.
+        overwrite: Whether finished cases are refined again.
+
+    Returns:
+        What became of each case.
+
+    Raises:
+        UserError: If a folder lacks what is needed, an option is wrong, or `output_dir` is that of the predictions or
+            was made with other options.
+    """
+    predictions, images, output = Path(predictions_dir), Path(images_dir), Path(output_dir)
+    description = read_dataset_json(predictions / "dataset.json")
+    label_map = LabelMap.from_dataset_json(description, predictions / "dataset.json")
+    cases, failures = find_cases(images, description["file_ending"], len(description["channel_names"]))
+    names = sorted(path.stem for path in predictions.glob("*.npz") if not path.name.startswith("."))
+    if not names:
+        raise UserError(
+            f"{predictions}: holds no <case>.npz; predict with --save_probabilities true (bundles), "
+            "or --save_probabilities (nnUNetv2_predict)"
+        )
+    options = dict(field_options or {})
+    try:
+        layer = make_field(kind, 3, {**options, "regions": label_map.has_regions}).to(device).eval()
+    except (ValueError, ImportError, RuntimeError) as error:  # torch: of a device that is not there
+        raise UserError(str(error)) from error
+    _claim_output(predictions, output, {"kind": kind, "options": options}, description["file_ending"], overwrite)
+    job = _Job(predictions, output, label_map, description["file_ending"], layer, torch.device(device))
+    result = RefinedFolder()
+    unsaved = {path.name.removesuffix(job.file_ending) for path in predictions.glob(f"[!.]*{job.file_ending}")}
+    for name in sorted(unsaved - set(names)):
+        result.failures[name] = f"{predictions / name}.npz: not found; predict the case again with its probabilities"
+    for name in names:
+        if not overwrite and (output / f"{name}{job.file_ending}").is_file():
+            result.skipped.append(name)
+            continue
+        try:
+            if name not in cases:
+                raise DatasetError(failures.get(name, f"{images}: has no image {name}_0000{job.file_ending}"))
+            _refine_case(job, cases[name])
+        except DatasetError as error:
+            result.failures[name] = str(error)
+            logger.error(f"case {name} skipped: {error}")
+        else:
+            result.refined.append(name)
+            logger.info(f"case {name} refined ({len(result.refined)} of {len(names) - len(result.skipped)})")
+    return result
+
+
+def _claim_output(predictions: Path, output: Path, options: dict[str, Any], file_ending: str, overwrite: bool) -> None:
+    """Copy what describes the folder, and remember the options; refuse to mix cases of different ones."""
+    if output.resolve() == predictions.resolve():
+        raise UserError(f"output: must be another folder than the predictions, got {output} for both")
+    content = {"predictions": str(predictions.resolve()), **options}
+    record = output / _RECORD
+    found = json.loads(record.read_text(encoding="utf-8")) if record.is_file() else content
+    if found != content and not overwrite:
+        raise UserError(
+            f"output: {output} holds predictions refined with {found}, now asked: {content}; "
+            "give another --output, or --overwrite"
+        )
+    if found != content:
+        for stale in (path for path in output.iterdir() if path.name.endswith((".npz", ".pkl", file_ending))):
+            stale.unlink()  # a continued run must not mix the two
+    write_json(record, content)
+    for name in ("dataset.json", "plans.json"):
+        if (predictions / name).is_file():
+            shutil.copyfile(predictions / name, output / name)
+
+
+def _refine_case(job: _Job, case: Case) -> None:
+    """Write the files of one case; the label map comes last and marks the case as finished."""
+    file = job.predictions / f"{case.name}.npz"
+    present, logits = _read_logits(file, job.label_map)
+    image, geometry = read_channels(list(case.images))
+    if logits.shape[1:] != image.shape[1:]:
+        raise DatasetError(
+            f"{file}: must have the size of {case.images[0].name}, {image.shape[1:]}, got {tuple(logits.shape[1:])}; "
+            "give the images that were predicted"
+        )
+    refined = _refine(job, logits, image, geometry)
+    arrays: dict[str, Any] = {}
+    if "logits" in present:
+        arrays["logits"] = refined.numpy()
+    if "probabilities" in present:
+        arrays["probabilities"] = job.label_map.probabilities(refined).numpy()
+    with atomic_path(job.output / file.name) as temporary:
+        np.savez_compressed(temporary, **arrays)
+    properties = file.with_suffix(".pkl")
+    if properties.is_file():
+        with atomic_path(job.output / properties.name) as temporary:
+            shutil.copyfile(properties, temporary)
+    write_label(job.output / (case.name + job.file_ending), job.label_map.decode(refined).numpy(), geometry)
+
+
+def _refine(job: _Job, logits: torch.Tensor, image: np.ndarray, geometry: Geometry) -> torch.Tensor:
+    """Return refined logits (K, Z, Y, X) on the CPU."""
+    scheme = ChannelScheme("ZScoreNormalization")
+    guide = np.stack([normalize(channel, scheme, measure_image(channel)) for channel in image])
+    with torch.inference_mode():
+        tensors = (tensor[None].to(job.device) for tensor in (logits, torch.from_numpy(guide)))
+        return job.layer(*tensors, geometry.spacing_zyx_mm())[0].cpu()
+
+
+def _read_logits(file: Path, label_map: LabelMap) -> tuple[set[str], torch.Tensor]:
+    """Return the names of the arrays in an npz file, and logits (K, Z, Y, X), made from probabilities if need be."""
+    try:
+        with np.load(file) as arrays:
+            present = set(arrays.files) & set(ARRAYS)
+            name = next((name for name in ARRAYS if name in present), None)
+            values = arrays[name] if name is not None else None
+    except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile) as error:
+        raise DatasetError(f"{file}: cannot be read ({error}); predict the case again") from error
+    if values is None:
+        raise DatasetError(f"{file}: must hold `probabilities` or `logits`, got neither; predict the case again")
+    if values.ndim != 4 or len(values) != label_map.num_outputs or not np.isfinite(values).all():
+        raise DatasetError(
+            f"{file}: {name} must be finite, of shape ({label_map.num_outputs}, Z, Y, X) as dataset.json has it, "
+            f"got shape {values.shape}; predict the case again"
+        )
+    tensor = torch.from_numpy(values.astype(np.float32))
+    if name == "logits":
+        return present, tensor
+    if label_map.has_regions:
+        return present, torch.logit(tensor, eps=_SMALLEST_PROBABILITY)
+    return present, tensor.clamp(min=_SMALLEST_PROBABILITY).log()

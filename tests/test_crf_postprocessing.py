@@ -1,0 +1,181 @@
+"""`python -m nnunet_ext crf`: refines every case of a prediction folder, names those that it can't, goes on."""
+
+import json
+import pickle
+
+import numpy as np
+import pytest
+import torch
+
+from nnunet_ext.cli import main
+from nnunet_ext.crf_postprocessing import refine_folder
+from nnunet_ext.data.geometry import Geometry
+from nnunet_ext.data.image_io import read_channels, read_label, write_label
+from nnunet_ext.errors import UserError
+from nnunet_ext.networks.mean_field import MeanFieldCRF
+
+SHAPE = (4, 9, 8)
+GEOMETRY = Geometry((8, 9, 4), (0.8, 1.1, 3.0), (-5.0, 4.0, 7.0), (-1.0, 0, 0, 0, -1.0, 0, 0, 0, 1.0))
+CLASSES = {"background": 0, "left": 1, "right": 2}
+REGIONS = {"background": 0, "whole": [1, 2], "core": [2]}
+
+
+class Folders:
+    """Images and predictions of cases a and b."""
+
+    def __init__(self, root) -> None:
+        self.images, self.predictions, self.output = root / "images", root / "predictions", root / "output"
+        self.describe(CLASSES)
+        (self.predictions / "plans.json").write_text('{"plans_name": "nnUNetPlans"}')
+        self.logits = {}
+        for number, name in enumerate("ab"):
+            rng = np.random.default_rng(number)
+            write_label(self.images / f"{name}_0000.nii.gz", rng.integers(0, 99, SHAPE).astype(np.int16), GEOMETRY)
+            self.predict(name, rng.normal(0, 2, (3, *SHAPE)).astype(np.float32), "probabilities")
+
+    def describe(self, labels, **entries) -> None:
+        self.predictions.mkdir(parents=True, exist_ok=True)
+        content = {"channel_names": {"0": "CT"}, "labels": labels, "file_ending": ".nii.gz", **entries}
+        (self.predictions / "dataset.json").write_text(json.dumps(content))
+
+    def predict(self, name, logits, *arrays, regions=False) -> None:
+        self.logits[name] = torch.from_numpy(logits)
+        probabilities = self.logits[name].sigmoid() if regions else self.logits[name].softmax(0)
+        both = {"logits": logits, "probabilities": probabilities.numpy()}
+        np.savez_compressed(self.predictions / f"{name}.npz", **{array: both[array] for array in arrays})
+        (self.predictions / f"{name}.pkl").write_bytes(pickle.dumps({"sitk_stuff": GEOMETRY.sitk_stuff()}))
+        write_label(self.predictions / f"{name}.nii.gz", logits.argmax(0).astype(np.uint8), GEOMETRY)
+
+    def run(self, *options: str) -> int:
+        folders = ["--predictions", self.predictions, "--images", self.images, "--output", self.output]
+        return main(["crf", *map(str, folders), *options])
+
+
+@pytest.fixture
+def folders(tmp_path) -> Folders:
+    return Folders(tmp_path)
+
+
+def test_labels_and_probabilities_are_those_of_the_layer_at_the_spacing_of_the_image(folders):
+    assert folders.run("--smoothness-weight", "3", "--smoothness-mm", "2", "--iterations", "2") == 0
+    crf = MeanFieldCRF(3, iterations=2, smoothness_weight=3.0, smoothness_mm=2.0)
+    for name, logits in folders.logits.items():
+        refined = crf(logits[None], spacing_mm=(3.0, 1.1, 0.8))[0].detach()  # (z, y, x)
+        with np.load(folders.output / f"{name}.npz") as arrays:
+            assert arrays.files == ["probabilities"]
+            np.testing.assert_allclose(arrays["probabilities"], refined.softmax(0), atol=1e-5)
+        label, geometry = read_label(folders.output / f"{name}.nii.gz")
+        assert np.array_equal(label, refined.argmax(0))
+        assert geometry.difference(GEOMETRY) is None
+        assert not np.array_equal(label, logits.argmax(0))
+        assert pickle.loads((folders.output / f"{name}.pkl").read_bytes())["sitk_stuff"] == GEOMETRY.sitk_stuff()
+    for name in ("dataset.json", "plans.json"):
+        assert (folders.output / name).read_text() == (folders.predictions / name).read_text()
+
+
+def test_logits_are_refined_where_they_are_and_both_arrays_written(folders):
+    folders.predict("a", folders.logits["a"].numpy(), "logits", "probabilities")
+    refine_folder(folders.predictions, folders.images, folders.output)
+    with np.load(folders.output / "a.npz") as arrays:
+        expected = MeanFieldCRF(3)(folders.logits["a"][None], spacing_mm=(3.0, 1.1, 0.8))[0].detach()
+        np.testing.assert_allclose(arrays["logits"], expected, atol=1e-5)
+        np.testing.assert_allclose(arrays["probabilities"], expected.softmax(0), atol=1e-6)
+
+
+def test_appearance_term_sees_the_image(folders):
+    options = {"smoothness_weight": 0.0, "appearance_weight": 3.0, "appearance_window": 3}
+    refine_folder(folders.predictions, folders.images, folders.output, field_options=options)
+    constant, _ = read_channels([folders.images / "a_0000.nii.gz"])
+    first = np.load(folders.output / "a.npz")["probabilities"]
+    write_label(folders.images / "a_0000.nii.gz", np.zeros_like(constant[0]), GEOMETRY)
+    refine_folder(folders.predictions, folders.images, folders.output, field_options=options, overwrite=True)
+    assert not np.allclose(np.load(folders.output / "a.npz")["probabilities"], first)
+
+
+def test_regions_are_refined_one_by_one_and_painted_in_their_order(folders):
+    folders.describe(REGIONS, regions_class_order=[1, 2])
+    logits = np.random.default_rng(0).normal(0, 2, (2, *SHAPE)).astype(np.float32)
+    for name in "ab":
+        folders.predict(name, logits, "probabilities", regions=True)
+    assert folders.run() == 0
+    refined = MeanFieldCRF(3, regions=True)(torch.from_numpy(logits)[None], spacing_mm=(3.0, 1.1, 0.8))[0] > 0
+    label, _ = read_label(folders.output / "a.nii.gz")
+    assert np.array_equal(label, np.where(refined[1], 2, refined[0]))
+
+
+def test_weight_0_gives_the_labels_that_were_there(folders):
+    assert folders.run("--smoothness-weight", "0") == 0
+    for name, logits in folders.logits.items():
+        assert np.array_equal(read_label(folders.output / f"{name}.nii.gz")[0], logits.argmax(0))
+
+
+def test_interrupted_run_goes_on_with_the_cases_that_are_missing(folders):
+    assert folders.run() == 0
+    (folders.output / "b.nii.gz").unlink()
+    kept = (folders.output / "a.nii.gz").stat().st_mtime_ns
+    result = refine_folder(
+        folders.predictions,
+        folders.images,
+        folders.output,
+        field_options=json.loads((folders.output / "crf.json").read_text())["options"],
+    )
+    assert (result.skipped, result.refined) == (["a"], ["b"])
+    assert (folders.output / "a.nii.gz").stat().st_mtime_ns == kept
+
+
+def test_other_options_in_the_same_folder_are_an_error_unless_overwritten(folders, capsys):
+    assert folders.run() == 0
+    assert folders.run("--iterations", "1") == 2
+    assert "refined with" in (error := capsys.readouterr().err)
+    assert "give another --output, or --overwrite" in error
+    assert folders.run("--iterations", "1", "--overwrite") == 0
+    assert json.loads((folders.output / "crf.json").read_text())["options"]["iterations"] == 1
+
+
+@pytest.mark.parametrize(
+    ("spoil", "reason"),
+    [
+        (lambda f: (f.predictions / "a.npz").write_bytes(b"PK"), "a.npz: cannot be read"),
+        (lambda f: (f.predictions / "a.npz").unlink(), "a.npz: not found; predict the case again"),
+        (lambda f: np.savez(f.predictions / "a.npz", other=np.zeros(3)), "must hold `probabilities` or `logits`"),
+        (lambda f: f.predict("a", np.zeros((4, *SHAPE), np.float32), "logits"), r"shape (3, Z, Y, X)"),
+        (lambda f: f.predict("a", np.full((3, *SHAPE), np.nan, np.float32), "logits"), "logits must be finite"),
+        (lambda f: f.predict("a", np.zeros((3, 4, 4, 4), np.float32), "logits"), "must have the size of a_0000.nii.gz"),
+        (lambda f: (f.images / "a_0000.nii.gz").unlink(), "has no image a_0000.nii.gz"),
+        (lambda f: (f.images / "a_0000.nii.gz").write_bytes(b"no"), "cannot be read as an image"),
+    ],
+)
+def test_bad_case_is_named_with_its_file_and_the_others_are_refined(folders, capsys, spoil, reason):
+    spoil(folders)
+    assert folders.run() == 1
+    out, error = capsys.readouterr()
+    assert "1 case(s) refined, 0 finished before, 1 failed" in out
+    assert "  a: " in error
+    assert reason in error
+    assert (folders.output / "b.nii.gz").is_file()
+    assert not (folders.output / "a.nii.gz").exists()
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--smoothness-window", "4"], "smoothness_window must be an odd number of voxels >= 3, got 4; take 5"),
+        (["--kind", "dense"], "kind must be one of exact, crfseg, got 'dense'"),
+        (["--kind", "crfseg", "--appearance-weight", "1"], "kind=crfseg has no appearance_weight"),
+    ],
+)
+def test_wrong_option_is_an_error_before_any_file_is_written(folders, capsys, options, message):
+    assert folders.run(*options) == 2
+    assert message in capsys.readouterr().err
+    assert not folders.output.exists()
+
+
+def test_folders_that_cannot_be_meant_are_errors(folders, tmp_path):
+    with pytest.raises(UserError, match="must be another folder than the predictions"):
+        refine_folder(folders.predictions, folders.images, folders.predictions)
+    with pytest.raises(UserError, match=r"dataset\.json"):
+        refine_folder(tmp_path / "absent", folders.images, folders.output)
+    for path in folders.predictions.glob("*.npz"):
+        path.unlink()
+    with pytest.raises(UserError, match=r"holds no <case>.npz; predict with --save_probabilities"):
+        refine_folder(folders.predictions, folders.images, folders.output)
