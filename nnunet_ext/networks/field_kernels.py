@@ -8,6 +8,12 @@ import torch
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
+_BLOCK = 32
+"""Rows of a banded matrix that are multiplied at once: fewer are slower by their number, more by their zeros."""
+
+_VOXELS = 2**21
+"""Values that are smoothed at once: blocks of memory that are larger are fetched from the system anew each time."""
+
 
 def axis_kernels(size: Sequence[int], spacing_mm: Tensor, bandwidths_mm: Tensor, radius: int) -> list[Tensor]:
     """Return for each axis the matrix that convolves along it with a Gaussian.
@@ -32,7 +38,7 @@ def axis_kernels(size: Sequence[int], spacing_mm: Tensor, bandwidths_mm: Tensor,
     return kernels
 
 
-def smoothness_messages(belief: Tensor, kernels: Sequence[Tensor]) -> Tensor:
+def smoothness_messages(belief: Tensor, kernels: Sequence[Tensor], radius: int) -> Tensor:
     """Return each voxel's sum over its neighbours' beliefs, weighted by a separable kernel, without the voxel itself.
 
     A banded matrix product along each axis is many times as fast as a convolution on a CPU, and exact.
@@ -40,23 +46,43 @@ def smoothness_messages(belief: Tensor, kernels: Sequence[Tensor]) -> Tensor:
     Args:
         belief: Shape (B, K, *S).
         kernels: As `axis_kernels` returns them.
+        radius: Farthest neighbour along an axis, in voxels, as given to `axis_kernels`.
 
     Returns:
         Messages of the same shape.
     """
     if kernels[0].shape[0] == 1:
-        return _one_grid(belief, [kernel[0] for kernel in kernels])
+        return _one_grid(belief, [kernel[0] for kernel in kernels], radius)
     samples = zip(belief, *kernels, strict=True)
-    return torch.stack([_one_grid(sample[None], own)[0] for sample, *own in samples])
+    return torch.stack([_one_grid(sample[None], own, radius)[0] for sample, *own in samples])
 
 
-def _one_grid(belief: Tensor, kernels: Sequence[Tensor]) -> Tensor:
+def _one_grid(belief: Tensor, kernels: Sequence[Tensor], radius: int) -> Tensor:
     """Return the messages of samples (B, K, *S) that share their kernels (N, N)."""
-    smooth = belief @ kernels[-1]  # symmetric
-    for axis, kernel in enumerate(kernels[:-1], start=2):
-        smooth = (kernel @ smooth.flatten(axis + 1)).reshape(belief.shape)
+    channels = belief.flatten(0, 1)
+    at_once = max(1, _VOXELS // channels[0].numel())
+    if len(channels) > at_once:
+        messages = [_one_grid(part[None], kernels, radius)[0] for part in channels.split(at_once)]
+        return torch.cat(messages).reshape(belief.shape)
+    smooth = belief
+    for axis, kernel in enumerate(kernels, start=2):
+        smooth = _along_axis(smooth, kernel, axis, radius)
     own_share = torch.stack([kernel[0, 0] for kernel in kernels]).prod()
-    return smooth - own_share * belief
+    return torch.addcmul(smooth, belief, -own_share)
+
+
+def _along_axis(values: Tensor, kernel: Tensor, axis: int, radius: int) -> Tensor:
+    """Multiply by a banded symmetric matrix along one axis, in blocks of rows: most of the matrix is 0."""
+    length = values.shape[axis]
+    is_last = axis == values.ndim - 1
+    flat = values.flatten(0, axis - 1) if is_last else values.flatten(0, axis - 1).flatten(2)
+    parts = []
+    for start in range(0, length, _BLOCK):
+        stop = min(start + _BLOCK, length)
+        seen = slice(max(0, start - radius), min(length, stop + radius))
+        part = flat[:, seen]
+        parts.append(part @ kernel[seen, start:stop] if is_last else kernel[start:stop, seen] @ part)
+    return (parts[0] if len(parts) == 1 else torch.cat(parts, dim=1)).reshape(values.shape)
 
 
 def appearance_messages(

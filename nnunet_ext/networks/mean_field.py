@@ -120,13 +120,14 @@ class MeanFieldCRF(nn.Module):
         if self.smoothness is not None:
             term = self.smoothness
             kernels = axis_kernels(unary.shape[2:], spacing, term.bandwidths_mm().to(spacing), term.radius)
-            updated = updated + term.weight().to(unary) * smoothness_messages(belief, kernels)
+            messages = smoothness_messages(belief, kernels, term.radius)
+            updated = torch.addcmul(updated, messages, term.weight().to(unary))
         if self.appearance is not None:
             assert guide is not None
             term = self.appearance
             bandwidths = term.bandwidths_mm().to(spacing), term.intensity_bandwidth().to(spacing)
             messages = appearance_messages(belief, guide, spacing, *bandwidths, term.radius)
-            updated = updated + term.weight().to(unary) * messages
+            updated = torch.addcmul(updated, messages, term.weight().to(unary))
         return updated
 
     def _check(self, logits: Tensor, image: Tensor | None) -> None:

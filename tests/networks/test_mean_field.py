@@ -83,6 +83,18 @@ def test_equals_a_loop_over_all_pairs_with_another_spacing_in_each_sample(dims, 
     assert (refined - logits).abs().max() > 0.1
 
 
+def test_long_axes_give_the_convolution_with_the_window():
+    """Longer than the blocks in which an axis is worked on."""
+    logits = torch.randn(2, 3, 75, 41)
+    crf = MeanFieldCRF(2, iterations=1, smoothness_weight=1.0, smoothness_mm=(2.0, 3.0), smoothness_window=9)
+    rows, columns = (torch.exp(-0.5 * (torch.arange(-4.0, 5.0) / theta) ** 2) for theta in (2.0, 3.0))
+    window = rows[:, None] * columns / (rows.sum() * columns.sum())
+    window[4, 4] = 0
+    belief = logits.softmax(1).flatten(0, 1)[:, None]
+    messages = torch.nn.functional.conv2d(belief, window[None, None], padding=4).reshape(logits.shape)
+    torch.testing.assert_close(crf(logits), logits + messages)
+
+
 def test_direct_neighbours_weigh_more_than_diagonal_ones():
     logits = torch.zeros(1, 2, 5, 5)
     logits[0, 1, 2, 2] = 20  # the centre is sure of class 1, all others undecided
