@@ -10,6 +10,7 @@ A network class may say, beside what `nnunet_ext.networks` asks of it:
 * the constructor option `low_resolution`: in training, and never in evaluation mode, logits as large as the network
   makes them, for the training option `loss_resolution=low`;
 * `load_pretrained(file)`: method, loads what `pretrained=` names, and returns a report of what was loaded;
+* `needs_pretrained`: whether training without such a file is an error, not a warning;
 * `has_adapter` and `save_adapter(folder)`: whether what was trained can be saved alone, and how;
 * `find_base(folder, places)` and `restore(folder, base)`: find the frozen weights of such a folder, and load both;
 * `last_layers`: names of the modules that make the logits, which can train alone behind a CRF;

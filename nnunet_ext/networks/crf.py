@@ -2,6 +2,7 @@
 
 import importlib
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -56,6 +57,8 @@ class CRF(nn.Module):
     """
 
     spatial_dims = (2,)
+    # what suits the default base
+    training_defaults = {"optimizer": "adamw", "learning_rate": 2e-3, "weight_decay": 2e-4}  # noqa: RUF012
 
     def __init__(
         self,
@@ -111,6 +114,34 @@ class CRF(nn.Module):
         if self.trainable != "all":
             self.base.eval()
         return self
+
+    @property
+    def needs_pretrained(self) -> bool:
+        """Whether part of the base stays as it was loaded, so that random weights would make no sense."""
+        return self.trainable != "all"
+
+    def load_pretrained(self, file: str | Path) -> str:
+        """Load the weights of the base from a file.
+
+        Args:
+            file: A plain state dict of the base network, such as a bundle's `model_best.pt`.
+
+        Returns:
+            What was loaded.
+
+        Raises:
+            ValueError: If the file is missing or damaged, or of another network.
+        """
+        try:
+            content = torch.load(file, map_location="cpu", weights_only=True)
+        except Exception as error:  # torch raises many kinds for a damaged file
+            raise ValueError(
+                f"{file}: must be a plain state dict of the base network, such as a bundle's model_best.pt, but cannot "
+                f"be loaded ({error})"
+            ) from error
+        state = content.get("network", content)
+        self.load_base(state)
+        return f"{len(state)} tensors of the base network loaded; the CRF is fresh"
 
     def load_base(self, state: Mapping[str, Tensor]) -> None:
         """Load the weights of the base.

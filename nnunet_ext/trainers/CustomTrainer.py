@@ -94,6 +94,7 @@ class CustomTrainer(nnUNetTrainer):
 
     def initialize(self) -> None:
         """Build network, optimiser and loss; print the options."""
+        self._refuse_other_regions()
         if not self.was_initialized and self.options.seed is not None:
             random.seed(self.options.seed)
             np.random.seed(self.options.seed)
@@ -101,6 +102,13 @@ class CustomTrainer(nnUNetTrainer):
         super().initialize()
         settings = {**self.options.section(), "batch_size": self.batch_size}
         self.print_to_log_file("Options:", ", ".join(f"{name}={value}" for name, value in settings.items()))
+
+    def _refuse_other_regions(self) -> None:
+        """Refuse a network that is to treat classes as regions, or regions as classes."""
+        regions = self.label_manager.has_regions
+        if self.options.network_options.get("regions", regions) != regions:
+            kind = "regions" if regions else "classes"
+            raise OptionError(f"the labels of this data set are {kind}; set network.regions={str(regions).lower()}")
 
     def configure_optimizers(self) -> tuple[torch.optim.Optimizer, EpochSchedule]:
         """Return the optimiser of all trainable parameters, and the schedule of its learning rate."""
@@ -187,6 +195,11 @@ class CustomTrainer(nnUNetTrainer):
         """Load the weights to start from; never when a training goes on, nor for prediction."""
         load = getattr(self._bare_network(), "load_pretrained", None)
         file = self.options.pretrained
+        if file is None and getattr(self._bare_network(), "needs_pretrained", False):
+            raise OptionError(
+                f"network {self.options.network} keeps part of its weights as they are; set pretrained=FILE, or let "
+                "all of them train"
+            )
         if file is None:
             if load is not None:
                 self.print_to_log_file(
