@@ -44,7 +44,7 @@ def smoothness_messages(belief: Tensor, kernels: Sequence[Tensor], radius: int) 
     A banded matrix product along each axis is many times as fast as a convolution on a CPU, and exact.
 
     Args:
-        belief: Shape (B, K, *S).
+        belief: Shape (B, K, *S); where no gradient is wanted, its memory may be used for the messages.
         kernels: As `axis_kernels` returns them.
         radius: Farthest neighbour along an axis, in voxels, as given to `axis_kernels`.
 
@@ -62,8 +62,12 @@ def _one_grid(belief: Tensor, kernels: Sequence[Tensor], radius: int) -> Tensor:
     channels = belief.flatten(0, 1)
     at_once = max(1, _VOXELS // channels[0].numel())
     if len(channels) > at_once:
-        messages = [_one_grid(part[None], kernels, radius)[0] for part in channels.split(at_once)]
-        return torch.cat(messages).reshape(belief.shape)
+        parts = channels.split(at_once)
+        if torch.is_grad_enabled():
+            return torch.cat([_one_grid(part[None], kernels, radius)[0] for part in parts]).reshape(belief.shape)
+        for part in parts:
+            part.copy_(_one_grid(part[None], kernels, radius)[0])
+        return channels.reshape(belief.shape)
     smooth = belief
     for axis, kernel in enumerate(kernels, start=2):
         smooth = _along_axis(smooth, kernel, axis, radius)

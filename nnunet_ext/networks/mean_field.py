@@ -117,17 +117,18 @@ class MeanFieldCRF(nn.Module):
         binary = self.regions or unary.shape[1] == 1
         belief = torch.tanh(refined / 2) if binary else torch.softmax(refined, dim=1)
         updated = unary
-        if self.smoothness is not None:
-            term = self.smoothness
-            kernels = axis_kernels(unary.shape[2:], spacing, term.bandwidths_mm().to(spacing), term.radius)
-            messages = smoothness_messages(belief, kernels, term.radius)
-            updated = torch.addcmul(updated, messages, term.weight().to(unary))
         if self.appearance is not None:
             assert guide is not None
             term = self.appearance
             bandwidths = term.bandwidths_mm().to(spacing), term.intensity_bandwidth().to(spacing)
             messages = appearance_messages(belief, guide, spacing, *bandwidths, term.radius)
             updated = torch.addcmul(updated, messages, term.weight().to(unary))
+        if self.smoothness is not None:  # last, because the belief may be lost
+            term = self.smoothness
+            kernels = axis_kernels(unary.shape[2:], spacing, term.bandwidths_mm().to(spacing), term.radius)
+            messages = smoothness_messages(belief, kernels, term.radius)
+            reused = None if torch.is_grad_enabled() else messages  # new memory costs as much time as the sum
+            updated = torch.addcmul(updated, messages, term.weight().to(unary), out=reused)
         return updated
 
     def _check(self, logits: Tensor, image: Tensor | None) -> None:

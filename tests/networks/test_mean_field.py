@@ -9,6 +9,7 @@ import psutil
 import pytest
 import torch
 
+from nnunet_ext.networks import field_kernels
 from nnunet_ext.networks.mean_field import MeanFieldCRF
 
 SIZES = {2: (5, 7), 3: (4, 3, 5)}
@@ -93,6 +94,19 @@ def test_long_axes_give_the_convolution_with_the_window():
     belief = logits.softmax(1).flatten(0, 1)[:, None]
     messages = torch.nn.functional.conv2d(belief, window[None, None], padding=4).reshape(logits.shape)
     torch.testing.assert_close(crf(logits), logits + messages)
+
+
+@pytest.mark.parametrize("spacing", [None, torch.tensor([[1.0, 2.0, 0.5], [3.0, 1.0, 1.0]])], ids=["one", "each"])
+def test_channels_in_turn_and_without_gradient_give_the_same_logits(spacing, monkeypatch):
+    crf = field(3, **both_terms)
+    logits, image = torch.randn(2, 3, *SIZES[3]), torch.randn(2, 1, *SIZES[3])
+    expected, before = crf(logits, image, spacing).detach(), logits.clone()
+    monkeypatch.setattr(field_kernels, "_VOXELS", 2 * math.prod(SIZES[3]))  # two channels at once
+    torch.testing.assert_close(crf(logits, image, spacing).detach(), expected)
+    with torch.no_grad():
+        torch.testing.assert_close(crf(logits, image, spacing), expected)
+        torch.testing.assert_close(crf(logits.movedim(1, -1).contiguous().movedim(-1, 1), image, spacing), expected)
+    assert torch.equal(logits, before)
 
 
 def test_direct_neighbours_weigh_more_than_diagonal_ones():
