@@ -8,6 +8,7 @@ from typing import Any
 
 from .errors import OptionError
 from .network_choice import network_choices
+from .training.background import BACKGROUND_SCHEDULES, SAMPLERS
 from .training.losses import LOSSES
 from .training.optimizers import OPTIMIZERS
 from .training.schedules import SCHEDULES
@@ -16,6 +17,9 @@ PLANS_KEYS = ("batch_size", "patch_size")
 """Options that nnU-Net itself reads: they stand in the configuration, not in its section."""
 
 LOSS_RESOLUTIONS = ("full", "low")
+
+OWN_SAMPLER = "nnunet"
+"""The option `sampler` that leaves the choice of slices to nnU-Net."""
 
 _NOUNS: dict[type, str] = {
     int: "an integer",
@@ -129,10 +133,24 @@ class Options:
     momentum: float = _option(0.99, float, "momentum; first beta of adam and adamw", minimum=0, maximum=0.9999)
     schedule: str = _option("poly", str, "course of the learning rate", choices=lambda: SCHEDULES)
     warmup_epochs: int = _option(0, int, "epochs of linear warm-up before the schedule", minimum=0)
+    plateau_patience: int = _option(
+        30, int, "schedule=plateau: epochs without a better moving average of the Dice before it falls", minimum=1
+    )
+    accumulation_steps: int = _option(1, int, "batches whose gradients make one step of the optimiser", minimum=1)
+    early_stop_patience: int | None = _option(
+        None,
+        int,
+        "epochs without a better moving average of the Dice before the training ends; none: never",
+        minimum=1,
+        optional=True,
+    )
     gradient_clip: float = _option(
         12.0, float, "largest norm of the gradient; nnU-Net itself clips at 12", above=0, maximum=12
     )
     loss: str = _option("dice_ce", str, "the loss", choices=lambda: LOSSES)
+    loss_lambda: float = _option(
+        1.0, float, "weight of the second term of dice_ce, dice_focal and bce_dice, beside the 1 of Dice", minimum=0
+    )
     deep_supervision: bool = _option(False, bool, "train coarser outputs too, where the network has them")
     loss_resolution: str = _option(
         "full",
@@ -141,14 +159,36 @@ class Options:
         choices=lambda: LOSS_RESOLUTIONS,
     )
     oversample_foreground: float = _option(
-        0.33, float, "share of each batch that must show foreground", minimum=0, maximum=1
+        0.33,
+        float,
+        "share of each batch that must show foreground; with another sampler than nnunet, where its slice has any",
+        minimum=0,
+        maximum=1,
+    )
+    sampler: str = _option(
+        OWN_SAMPLER,
+        str,
+        "which slices an epoch shows, in 2D; nnunet: nnU-Net's own choice",
+        choices=lambda: (OWN_SAMPLER, *SAMPLERS),
+    )
+    background_schedule: str = _option(
+        "linear",
+        str,
+        "sampler=adaptive: course of the probability that a slice without foreground is kept",
+        choices=lambda: BACKGROUND_SCHEDULES,
+    )
+    background_keep: float = _option(1.0, float, "sampler=adaptive: highest such probability", minimum=0, maximum=1)
+    foreground_only_epochs: int = _option(
+        0, int, "sampler=adaptive: epochs without any such slice, before the course", minimum=0
     )
     pretrained: str | None = _option(
         None, str, "file of weights to start from, for networks that take one; none: random", optional=True
     )
     mirror: bool = _option(True, bool, "mirror images in training, and average over mirrored images in prediction")
     save_every: int = _option(1, int, "epochs between checkpoints", minimum=1)
-    seed: int | None = _option(None, int, "seed of the initial weights; none: random", minimum=0, optional=True)
+    seed: int | None = _option(
+        None, int, "seed of the initial weights (none: random) and of the sampler (none: 0)", minimum=0, optional=True
+    )
 
     def __post_init__(self) -> None:
         for spec in fields(self):

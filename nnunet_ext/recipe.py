@@ -12,7 +12,7 @@ from .network_choice import (
     network_choices,
     training_defaults,
 )
-from .options import PLANS_KEYS, Options, accept, option_default, option_fields
+from .options import OWN_SAMPLER, PLANS_KEYS, Options, accept, option_default, option_fields
 from .training.optimizers import OPTIMIZERS, TIED_OPTIONS
 
 
@@ -49,6 +49,12 @@ def resolve(given: Mapping[str, Any], *, patch_size: Sequence[int], preset: Mapp
         able = ", ".join(other for other in keys_for(len(patch_size)) if has_low_resolution(other))
         raise OptionError(
             f"network {key} has logits of full size only; set loss_resolution=full (low is for: {able or 'none'})"
+        )
+    sampler = values.get("sampler", OWN_SAMPLER)
+    if sampler != OWN_SAMPLER and len(patch_size) != 2:
+        raise OptionError(
+            f"option sampler chooses slices, so {sampler} needs a 2D configuration, got a patch of "
+            f"{len(patch_size)} numbers; set sampler={OWN_SAMPLER}, or configure with -c 2d"
         )
     if (
         values.get("warmup_epochs", 0) >= values.get("epochs", option_default("epochs"))

@@ -7,7 +7,7 @@ from .explanations import Explanations, grad_cam
 from .gradient_clip import GradientClip
 from .inference_dataset import InferenceDataset
 from .inferers import ResizedSliceInferer
-from .losses import SegmentationLoss, StructureLabelLoss, is_low, make_loss
+from .losses import MaskLabelLoss, SegmentationLoss, is_low, make_loss
 from .model_card import ModelCard, read_model_card
 from .next_steps import prediction_command, scoring_command
 from .panels import PredictionPanels
@@ -15,7 +15,7 @@ from .postprocessing import DecodePredictiond
 from .prediction_writer import PredictionWriter, write_prediction
 from .pretrained import initialize
 from .progress import Progress, RunSummary, TimeEstimate, ValidationReport
-from .schedules import warmup_schedule
+from .schedules import ObserveScore, make_optimizer, make_schedule, warmup_schedule
 from .training_data import TrainingData, prepare_data
 from .training_state import BestModel, SeedEpoch, TrainingState, better
 from .validate_last import ValidateLastEpoch
@@ -27,7 +27,9 @@ __all__ = [
     "GradientClip",
     "InferenceDataset",
     "LoadCheckpoint",
+    "MaskLabelLoss",
     "ModelCard",
+    "ObserveScore",
     "PredictionPanels",
     "PredictionWriter",
     "Progress",
@@ -35,7 +37,6 @@ __all__ = [
     "RunSummary",
     "SeedEpoch",
     "SegmentationLoss",
-    "StructureLabelLoss",
     "TimeEstimate",
     "TrainingData",
     "TrainingState",
@@ -51,6 +52,8 @@ __all__ = [
     "join_process_group",
     "load_checkpoint",
     "make_loss",
+    "make_optimizer",
+    "make_schedule",
     "prediction_command",
     "prepare_data",
     "read_model_card",

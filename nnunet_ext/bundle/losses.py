@@ -8,7 +8,7 @@ from torch.nn import functional as F
 from ..data.label_map import LabelMap
 from ..data.resize import resize_labels
 from ..errors import OptionError
-from ..training.structure_loss import StructureLoss
+from ..training.mask_losses import MASK_LOSSES, MaskSetting
 
 
 class SegmentationLoss(nn.Module):
@@ -59,17 +59,19 @@ class SegmentationLoss(nn.Module):
         return self.lambda_dice * self.dice(logits, target) + self.lambda_ce * cross_entropy
 
 
-class StructureLabelLoss(nn.Module):
-    """SAM2-UNet's structure loss on label maps, see `nnunet_ext.training.structure_loss`.
+class MaskLabelLoss(nn.Module):
+    """A loss on masks for label maps, see `nnunet_ext.training.mask_losses`.
 
     Args:
         label_map: Labels of the data set.
+        name: Key of `MASK_LOSSES`.
+        weight: Weight of the second term, where it has two.
     """
 
-    def __init__(self, label_map: LabelMap) -> None:
+    def __init__(self, label_map: LabelMap, name: str, weight: float = 1.0) -> None:
         super().__init__()
         self.label_map = label_map
-        self.loss = StructureLoss(background=not label_map.has_regions)
+        self.loss = MASK_LOSSES[name].build(MaskSetting(label_map.has_regions, weight=weight))
 
     def forward(self, logits: torch.Tensor, label: torch.Tensor) -> torch.Tensor:
         """Compute the loss; arguments and result as of `SegmentationLoss`."""
@@ -77,22 +79,31 @@ class StructureLabelLoss(nn.Module):
         return self.loss(logits, self.label_map.encode(label))
 
 
-LOSSES = {"dice_ce": SegmentationLoss, "structure": StructureLabelLoss}
+COMPOUNDS = {"dice_ce": (1.0, None), "samed": (0.8, 0.2), "ce": (0.0, 1.0), "dice": (1.0, 0.0)}
+"""Weights of Dice and of cross-entropy; None stands for the option `loss_lambda`."""
+
+LOSSES = (*COMPOUNDS, *MASK_LOSSES)
 
 
-def make_loss(name: str, label_map: LabelMap) -> nn.Module:
+def make_loss(name: str, label_map: LabelMap, weight: float = 1.0) -> nn.Module:
     """Return a training loss by the name that nnU-Net's `loss=` has for it.
 
     Args:
-        name: `dice_ce` or `structure`.
+        name: One of `LOSSES`.
         label_map: Labels of the data set.
+        weight: Weight of the second term of `dice_ce`, `dice_focal` and `bce_dice` beside the 1 of Dice, >= 0.
 
     Raises:
-        OptionError: If there is no such loss.
+        OptionError: If there is no such loss, or the weight is negative.
     """
     if name not in LOSSES:
         raise OptionError(f"loss_name must be one of {', '.join(LOSSES)}, got {name!r}")
-    return LOSSES[name](label_map)
+    if not weight >= 0:
+        raise OptionError(f"loss_lambda must be a number >= 0, got {weight}")
+    if name in MASK_LOSSES:
+        return MaskLabelLoss(label_map, name, weight)
+    dice, entropy = COMPOUNDS[name]
+    return SegmentationLoss(label_map, dice, weight if entropy is None else entropy)
 
 
 def is_low(loss_resolution: str) -> bool:

@@ -1,16 +1,19 @@
 """Data sets in nnU-Net's raw layout: reading, checking, folds, slices, the built-in phantom."""
 
+from ..training.background import BackgroundSchedule
 from .check import Problem, check_dataset
 from .folds import Fold, fold_cases, generate_splits, load_splits
 from .label_map import LabelMap
 from .preprocessing import Preprocessing, fit_preprocessing
 from .raw_dataset import Case, RawDataset, open_dataset
-from .samplers import SAMPLERS, ForegroundSampler, SliceSampler, make_sampler
+from .samplers import SAMPLERS, AdaptiveSampler, ForegroundSampler, SliceSampler, make_sampler
 from .slices import SliceDataset, VolumeDataset
 from .volume_cache import CachedVolume, cache_volumes
 
 __all__ = [
     "SAMPLERS",
+    "AdaptiveSampler",
+    "BackgroundSchedule",
     "CachedVolume",
     "Case",
     "Fold",

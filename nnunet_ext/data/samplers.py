@@ -1,12 +1,24 @@
 """Which slices an epoch shows, and in which order."""
 
 from collections.abc import Iterator
+from typing import Protocol
 
 import numpy as np
 from torch.utils.data import Sampler
 
 from ..errors import OptionError
-from .slices import SliceDataset
+from ..training.background import BackgroundSchedule
+
+
+class LabelledSlices(Protocol):
+    """What a sampler must know of the slices, such as a `SliceDataset`."""
+
+    @property
+    def has_foreground(self) -> np.ndarray:
+        """Whether each slice holds foreground, shape (N,), boolean."""
+
+    def __len__(self) -> int:
+        """Return the number of slices."""
 
 
 class SliceSampler(Sampler[int]):
@@ -24,7 +36,7 @@ class SliceSampler(Sampler[int]):
 
     def __init__(
         self,
-        dataset: SliceDataset,
+        dataset: LabelledSlices,
         num_samples: int | None = None,
         seed: int = 0,
         rank: int = 0,
@@ -63,13 +75,17 @@ class SliceSampler(Sampler[int]):
         rounds = -(-self.size() // len(self.dataset))
         return np.concatenate([random.permutation(len(self.dataset)) for _ in range(rounds)])[: self.size()]
 
+    def _random(self) -> np.random.Generator:
+        """Return the source of random numbers of the epoch, the same on every rank."""
+        return np.random.default_rng((self.seed, self.epoch))
+
     def __len__(self) -> int:
         """Return the number of slices that this rank gets in an epoch."""
         return self.size() // self.num_ranks
 
     def __iter__(self) -> Iterator[int]:
         """Iterate over this rank's items."""
-        items = self.draw(np.random.default_rng((self.seed, self.epoch)))
+        items = self.draw(self._random())
         return iter(items[self.rank :: self.num_ranks][: len(self)].tolist())
 
 
@@ -87,7 +103,7 @@ class ForegroundSampler(SliceSampler):
 
     def __init__(
         self,
-        dataset: SliceDataset,
+        dataset: LabelledSlices,
         num_samples: int | None = None,
         seed: int = 0,
         rank: int = 0,
@@ -118,20 +134,90 @@ class ForegroundSampler(SliceSampler):
         return random.permutation(items)
 
 
-SAMPLERS: dict[str, type[SliceSampler]] = {"uniform": SliceSampler, "foreground": ForegroundSampler}
+class AdaptiveSampler(SliceSampler):
+    """Show all slices with foreground, and of the others a random share that grows over the epochs.
+
+    Where an epoch is longer than that, it is several such choices one after another; where it is shorter, a part of
+    one. So the expected share of slices without foreground is p * B / (F + p * B), of F slices with and B without
+    foreground and the probability p of the epoch.
+
+    Args:
+        dataset: The slices.
+        num_samples: As for `SliceSampler`; None takes each chosen slice once, so that epochs differ in length.
+        seed: As for `SliceSampler`.
+        rank: As for `SliceSampler`.
+        num_ranks: As for `SliceSampler`.
+        background: Probability by epoch; by default all slices are kept.
+    """
+
+    def __init__(
+        self,
+        dataset: LabelledSlices,
+        num_samples: int | None = None,
+        seed: int = 0,
+        rank: int = 0,
+        num_ranks: int = 1,
+        background: BackgroundSchedule | None = None,
+    ) -> None:
+        super().__init__(dataset, num_samples, seed, rank, num_ranks)
+        self.background = background or BackgroundSchedule(epochs=1)
+
+    def size(self) -> int:
+        """Return the number of slices in the epoch over all ranks."""
+        return len(self._choose(self._random())) if self._num_samples is None else self._num_samples
+
+    def draw(self, random: np.random.Generator) -> np.ndarray:
+        """Draw the items of one epoch over all ranks.
+
+        Args:
+            random: Source of random numbers.
+
+        Returns:
+            Items, shape (size(),): choices, each shuffled, one after another.
+        """
+        items = self._choose(random)
+        if self._num_samples is None:
+            return items
+        rounds, count = [items], len(items)
+        while count < self._num_samples:
+            rounds.append(self._choose(random))
+            count += len(rounds[-1])
+        return np.concatenate(rounds)[: self._num_samples]
+
+    def _choose(self, random: np.random.Generator) -> np.ndarray:
+        """Return the slices with foreground and some of the others, shuffled; all, if that would be none."""
+        foreground = np.asarray(self.dataset.has_foreground)
+        # engines count epochs from 1; 0 stands for "not started yet"
+        probability = self.background.probability(max(0, self.epoch - 1))
+        kept = np.flatnonzero(foreground | (random.random(len(foreground)) < probability))
+        return random.permutation(kept if kept.size else len(foreground))
 
 
-def make_sampler(name: str, dataset: SliceDataset, **options: int | None) -> SliceSampler:
+SAMPLERS: dict[str, type[SliceSampler]] = {
+    "uniform": SliceSampler,
+    "foreground": ForegroundSampler,
+    "adaptive": AdaptiveSampler,
+}
+
+
+def make_sampler(
+    name: str, dataset: LabelledSlices, background: BackgroundSchedule | None = None, **options: int | None
+) -> SliceSampler:
     """Make a sampler by its name.
 
     Args:
         name: A key of `SAMPLERS`.
         dataset: The slices.
+        background: For `adaptive`: the probability that a slice without foreground is kept.
         **options: Arguments of `SliceSampler`.
 
     Raises:
-        OptionError: If the name is unknown.
+        OptionError: If the name is unknown, or `adaptive` has no schedule.
     """
     if name not in SAMPLERS:
         raise OptionError(f"sampler: need one of {sorted(SAMPLERS)}, got {name!r}")
+    if SAMPLERS[name] is AdaptiveSampler:
+        if background is None:
+            raise OptionError("sampler: adaptive needs a background schedule, got none; give a BackgroundSchedule")
+        return AdaptiveSampler(dataset, **options, background=background)  # type: ignore[arg-type]
     return SAMPLERS[name](dataset, **options)  # type: ignore[arg-type]

@@ -2,6 +2,7 @@
 
 import random
 from collections.abc import Mapping
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -14,15 +15,24 @@ from torch import nn
 from torch._dynamo import OptimizedModule
 
 from ..atomic import atomic_path
+from ..data.foreground_index import index_foreground
+from ..data.scheduled_slices import schedule_slices
 from ..errors import OptionError
 from ..network_choice import PLANNED, build, network_class
+from ..options import OWN_SAMPLER
 from ..plans import SECTION, saved_options, with_section
 from ..recipe import differences, from_section
+from ..training.accumulation import Accumulation, to_device
+from ..training.early_stop import early_stops
 from ..training.losses import LOSSES, LossSetting, ResizedTarget
 from ..training.optimizers import OPTIMIZERS
-from ..training.schedules import SCHEDULES, EpochSchedule
+from ..training.schedules import SCHEDULES, EpochSchedule, plateau_factor
 
 _CUDA = torch.device("cuda")
+
+
+class _EarlyStop(Exception):  # noqa: N818
+    """Leaves nnU-Net's loop over the epochs, whose end is fixed before it begins."""
 
 
 class CustomTrainer(nnUNetTrainer):
@@ -59,6 +69,7 @@ class CustomTrainer(nnUNetTrainer):
         self.num_epochs = self.options.epochs
         self.enable_deep_supervision = self.options.deep_supervision
         self.save_every = self.options.save_every
+        self._accumulation = Accumulation(self.options.accumulation_steps, self.num_iterations_per_epoch)
 
     @staticmethod
     def build_network_architecture(
@@ -120,7 +131,11 @@ class CustomTrainer(nnUNetTrainer):
         # nnU-Net's train_step clips at 12 (after unscaling) and then steps: ours goes in between.
         optimizer.register_step_pre_hook(lambda *_: self._tame_gradients(parameters))
         schedule = SCHEDULES[options.schedule].factor
-        return optimizer, EpochSchedule(optimizer, schedule, options.epochs, options.warmup_epochs)
+        plateau = self._plateau if options.schedule == "plateau" else None
+        return optimizer, EpochSchedule(optimizer, schedule, options.epochs, options.warmup_epochs, plateau)
+
+    def _plateau(self) -> float:
+        return plateau_factor(self.logger.get_value("ema_fg_dice", step=None), self.options.plateau_patience)
 
     def _tame_gradients(self, parameters: list[nn.Parameter]) -> None:
         """Clip the gradients; drop them where a batch, such as one of blank patches, has made them not finite."""
@@ -137,6 +152,7 @@ class CustomTrainer(nnUNetTrainer):
             ignore_label=self.label_manager.ignore_label,
             batch_dice=self.configuration_manager.batch_dice,
             ddp=self.is_ddp,
+            weight=self.options.loss_lambda,
         )
         loss: Any = LOSSES[self.options.loss].build(setting)
         if self._do_i_compile() and hasattr(loss, "dc"):
@@ -180,6 +196,26 @@ class CustomTrainer(nnUNetTrainer):
             mirror_axes = self.inference_allowed_mirroring_axes = None
         return rotation, dummy_2d, initial_patch_size, mirror_axes
 
+    def get_tr_and_val_datasets(self) -> tuple[Any, Any]:
+        """Return nnU-Net's data sets; the one for training in the order of the sampler, if the options name one."""
+        training, validation = super().get_tr_and_val_datasets()
+        if self.options.sampler == OWN_SAMPLER:
+            return training, validation
+        identifier = f"{self.configuration_manager.data_identifier}_foreground_slices.json"
+        num_ranks = torch.distributed.get_world_size() if self.is_ddp else 1
+        slices = schedule_slices(
+            training,
+            index_foreground(
+                training, Path(self.preprocessed_dataset_folder_base) / identifier, self.label_manager.ignore_label
+            ),
+            self.options,
+            batch_size=self.batch_size,
+            first_epoch=self.current_epoch,
+            rank=self.local_rank,
+            num_ranks=num_ranks,
+        )
+        return slices, validation
+
     def on_train_start(self) -> None:
         """Prepare the training as nnU-Net does; refuse to mix models of different options in one folder."""
         self._refuse_other_options(of_other_folds=not self.continued)
@@ -190,6 +226,37 @@ class CustomTrainer(nnUNetTrainer):
         else:
             self._load_pretrained()
         super().on_train_start()
+
+    def run_training(self) -> None:
+        """Train as nnU-Net does, up to the last epoch or until validation has stood still for too long."""
+        try:
+            super().run_training()
+        except _EarlyStop:
+            self.print_to_log_file(f"Stopped early: no better Dice for {self.options.early_stop_patience} epochs")
+            self.on_train_end()
+
+    def on_epoch_start(self) -> None:
+        """Begin an epoch, unless the training has stopped early; the log alone decides, also after `--c`."""
+        scores = self.logger.get_value("ema_fg_dice", step=None)
+        if early_stops(scores, self.options.early_stop_patience):
+            raise _EarlyStop
+        super().on_epoch_start()
+
+    def on_train_epoch_start(self) -> None:
+        """Begin the training part of an epoch."""
+        super().on_train_epoch_start()
+        self._accumulation.restart()
+
+    def train_step(self, batch: dict) -> dict:
+        """Train on a batch; the optimiser steps once for `accumulation_steps` of them, and after the epoch's last."""
+        if self.options.accumulation_steps == 1:
+            return super().train_step(batch)
+        images, target = (to_device(batch[key], self.device) for key in ("data", "target"))
+        self._accumulation.begin(self.optimizer)
+        with torch.autocast("cuda") if self.device.type == "cuda" else nullcontext():
+            loss = self.loss(self.network(images), target)
+        self._accumulation.finish(loss, self.optimizer, self.grad_scaler)
+        return {"loss": loss.detach().cpu().numpy()}
 
     def _load_pretrained(self) -> None:
         """Load the weights to start from; never when a training goes on, nor for prediction."""

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from .structure_loss import StructureLoss
+from .mask_losses import MASK_LOSSES, MaskSetting
 
 
 @dataclass(frozen=True)
@@ -21,12 +21,14 @@ class LossSetting:
         ignore_label: The label that marks pixels without annotation, None if there is none.
         batch_dice: Whether Dice is taken over the batch as a whole, as the plans say.
         ddp: Whether several processes train together.
+        weight: Weight of the second term of a compound beside the 1 of Dice.
     """
 
     has_regions: bool
     ignore_label: int | None
     batch_dice: bool
     ddp: bool
+    weight: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -72,17 +74,18 @@ class ResizedTarget(nn.Module):
         return self.loss(logits, resize_labels(target, logits.shape[2:]))
 
 
-class NnunetStructureLoss(nn.Module):
-    """The structure loss on nnU-Net's targets: label values or masks of regions, with or without ignored pixels.
+class NnunetMaskLoss(nn.Module):
+    """A loss on masks for nnU-Net's targets: label values or masks of regions, with or without ignored pixels.
 
     Args:
         setting: What is known of the data.
+        loss: The loss, called as `loss(logits, masks, valid)`.
     """
 
-    def __init__(self, setting: LossSetting) -> None:
+    def __init__(self, setting: LossSetting, loss: nn.Module) -> None:
         super().__init__()
         self.setting = setting
-        self.loss = StructureLoss(background=not setting.has_regions)
+        self.loss = loss
 
     def forward(self, logits: Tensor, target: Tensor) -> Tensor:
         """Compute the loss.
@@ -105,14 +108,27 @@ class NnunetStructureLoss(nn.Module):
         return self.loss(logits, masks, None if ignored is None else ~ignored)
 
 
+def _on_masks(name: str) -> LossChoice:
+    """Return the choice of a loss on masks."""
+    choice = MASK_LOSSES[name]
+
+    def build(setting: LossSetting) -> nn.Module:
+        return NnunetMaskLoss(
+            setting, choice.build(MaskSetting(setting.has_regions, setting.batch_dice, setting.weight))
+        )
+
+    return LossChoice(build, choice.help)
+
+
 LOSSES: dict[str, LossChoice] = {
     "dice_ce": LossChoice(
-        lambda setting: _dice_and_cross_entropy(setting, 1, 1), "soft Dice + cross-entropy, nnU-Net's own"
+        lambda setting: _dice_and_cross_entropy(setting, 1, setting.weight),
+        "soft Dice + loss_lambda * cross-entropy, nnU-Net's own",
     ),
     "samed": LossChoice(
         lambda setting: _dice_and_cross_entropy(setting, 0.8, 0.2), "0.8 soft Dice + 0.2 cross-entropy, SAMed's own"
     ),
     "ce": LossChoice(lambda setting: _dice_and_cross_entropy(setting, 0, 1), "cross-entropy alone"),
     "dice": LossChoice(lambda setting: _dice_and_cross_entropy(setting, 1, 0), "soft Dice alone"),
-    "structure": LossChoice(NnunetStructureLoss, "IoU + binary cross-entropy that weigh edges, SAM2-UNet's own"),
+    **{name: _on_masks(name) for name in MASK_LOSSES},
 }

@@ -114,9 +114,9 @@ def test_bundle_trains_with_each_loss_that_it_names(bundle, tiny_phantom, worksp
     if default is None:
         pytest.skip("the bundle has no loss_name")
     options = {"dataset_dir": str(tiny_phantom), "cache_dir": "cache", **bundle.tiny}
-    for name in LOSSES:
-        bundle.run("train", **options, loss_name=name, output_dir=name)
-        assert Path(name, "model_best.pt").is_file()
+    name = next(name for name in LOSSES if name != default)
+    bundle.run("train", **options, loss_name=name, output_dir=name)
+    assert Path(name, "model_best.pt").is_file()
     with pytest.raises(UserError, match=f"other settings .*loss_name: {name} -> {default}"):
         bundle.run("train", **options, loss_name=default, output_dir=name)
 

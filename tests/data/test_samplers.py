@@ -5,7 +5,8 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from nnunet_ext.data import SAMPLERS, ForegroundSampler, make_sampler
+from nnunet_ext.data import SAMPLERS, BackgroundSchedule, ForegroundSampler
+from nnunet_ext.data import make_sampler as make
 from nnunet_ext.errors import OptionError
 
 FLAGS = np.arange(20) < 5  # 5 of 20 slices hold foreground
@@ -18,6 +19,10 @@ class Slices(SimpleNamespace):
 
 def slices(flags=FLAGS) -> Slices:
     return Slices(has_foreground=np.asarray(flags))
+
+
+def make_sampler(name, dataset, **options):
+    return make(name, dataset, background=BackgroundSchedule(epochs=5, course="constant"), **options)
 
 
 def epoch_of(sampler, epoch=0) -> list[int]:
@@ -97,5 +102,7 @@ def test_fewer_samples_than_ranks_is_refused():
 
 
 def test_unknown_sampler_is_refused_with_the_known_ones():
-    with pytest.raises(OptionError, match=r"sampler: need one of \['foreground', 'uniform'.*\], got 'unifrom'"):
+    with pytest.raises(
+        OptionError, match=r"sampler: need one of \['adaptive', 'foreground', 'uniform'\], got 'unifrom'"
+    ):
         make_sampler("unifrom", slices())

@@ -1,0 +1,63 @@
+"""Every bundle of slices is trained with the loss, the optimiser and the schedule that it is told."""
+
+import pytest
+import torch
+
+from nnunet_ext.bundle import ObserveScore
+from nnunet_ext.bundle.losses import LOSSES, make_loss
+from nnunet_ext.errors import UserError
+
+
+@pytest.fixture
+def loss_of(bundle, tiny_phantom, workspace):
+    """Return the loss of the bundle's trainer on fixed logits, and what the function makes of a name."""
+    if "loss_name" not in bundle.workflow("train", dataset_dir=str(tiny_phantom)).parser.config:
+        pytest.skip("the bundle has no loss_name")
+    torch.manual_seed(0)
+    logits, label = torch.randn(2, 5, 16, 16), torch.randint(0, 5, (2, 1, 16, 16))
+
+    def compute(**options):
+        options = {"dataset_dir": str(tiny_phantom), "cache_dir": "cache", **bundle.tiny, **options}
+        with bundle.readable_errors():
+            parser = bundle.workflow("train", **options).parser
+            loss, data = parser.get_parsed_content("loss"), parser.get_parsed_content("data")
+        expected = make_loss(parser["loss_name"], data.label_map, parser["loss_lambda"])(logits, label)
+        return loss(logits, label).item(), expected.item()
+
+    return compute
+
+
+def test_each_loss_by_its_name(loss_of):
+    values = {}
+    for name in LOSSES:
+        values[name], expected = loss_of(loss_name=name)
+        assert values[name] == pytest.approx(expected), name
+    assert len({round(value, 4) for value in values.values()}) == len(LOSSES)
+
+
+@pytest.mark.parametrize("name", ["dice_ce", "dice_focal", "bce_dice"])
+def test_lambda_weighs_the_second_term(loss_of, name):
+    at_0, at_1, at_3 = (loss_of(loss_name=name, loss_lambda=value)[0] for value in (0.0, 1.0, 3.0))
+    assert at_1 - at_0 > 0.01
+    assert at_3 - at_0 == pytest.approx(3 * (at_1 - at_0), rel=1e-4)
+
+
+def test_a_mistyped_loss_is_refused(loss_of):
+    with pytest.raises(UserError, match=r"loss_name must be one of dice_ce, .*tversky.*, got 'tverski'"):
+        loss_of(loss_name="tverski")
+
+
+def test_optimizer_and_schedule_by_their_names(bundle, tiny_phantom, workspace):
+    options = {
+        **{"dataset_dir": str(tiny_phantom), "cache_dir": "cache", **bundle.tiny},
+        **{"optimizer_name": "rmsprop", "momentum": 0.7, "learning_rate": 0.5, "weight_decay": 0.125},
+        **{"schedule": "step", "warmup_iterations": 0, "max_epochs": 1, "iterations_per_epoch": 4},
+    }
+    parser = bundle.workflow("train", **options).parser
+    optimizer, schedule = parser.get_parsed_content("optimizer"), parser.get_parsed_content("lr_scheduler")
+    group = optimizer.param_groups[0]
+    assert type(optimizer) is torch.optim.RMSprop
+    assert (group["lr"], group["momentum"], group["weight_decay"]) == (0.5, 0.7, 0.125)
+    assert [0.5 * schedule.lr_lambdas[0](i) for i in range(4)] == pytest.approx([0.5, 0.5, 0.05, 0.005])
+    observer = next(h for h in parser.get_parsed_content("validate::handlers") if isinstance(h, ObserveScore))
+    assert observer.scheduler is schedule
