@@ -1,6 +1,7 @@
 """Data sets in nnU-Net's raw layout: reading, checking, folds, slices, the built-in phantom."""
 
 from ..training.background import BackgroundSchedule
+from .augmentation import AUGMENTATIONS, make_augmentation
 from .check import Problem, check_dataset
 from .folds import Fold, fold_cases, generate_splits, load_splits
 from .label_map import LabelMap
@@ -11,6 +12,7 @@ from .slices import SliceDataset, VolumeDataset
 from .volume_cache import CachedVolume, cache_volumes
 
 __all__ = [
+    "AUGMENTATIONS",
     "SAMPLERS",
     "AdaptiveSampler",
     "BackgroundSchedule",
@@ -31,6 +33,7 @@ __all__ = [
     "fold_cases",
     "generate_splits",
     "load_splits",
+    "make_augmentation",
     "make_sampler",
     "open_dataset",
 ]

@@ -30,6 +30,7 @@ class SliceDataset(Dataset):
         image_size: Canvas (H, W) in pixels; slices are stretched to it.
         transform: MONAI dictionary transform of "image" (C, H, W) and "label" (1, H, W), after resizing.
         seed: Seed of the random transforms.
+        augment_from_epoch: First epoch, counted from 1, that transforms its slices; those before show them as they are.
     """
 
     def __init__(
@@ -39,12 +40,14 @@ class SliceDataset(Dataset):
         image_size: tuple[int, int],
         transform: Transform | None = None,
         seed: int = 0,
+        augment_from_epoch: int = 0,
     ) -> None:
         self.volumes = volumes
         self.preprocessing = preprocessing
         self.image_size = (int(image_size[0]), int(image_size[1]))
         self.transform = transform
         self.seed = seed
+        self.augment_from_epoch = augment_from_epoch
         self.epoch = 0
 
     @cached_property
@@ -97,7 +100,7 @@ class SliceDataset(Dataset):
             "case": volume.case,
             "slice": position,
         }
-        if self.transform is None:
+        if self.transform is None or self.epoch < self.augment_from_epoch:
             return data
         if isinstance(self.transform, Randomizable):
             self.transform.set_random_state(seed=self._item_seed(item))

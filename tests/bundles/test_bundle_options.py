@@ -5,6 +5,7 @@ import torch
 
 from nnunet_ext.bundle import ObserveScore
 from nnunet_ext.bundle.losses import LOSSES, make_loss
+from nnunet_ext.data import AUGMENTATIONS
 from nnunet_ext.errors import UserError
 
 
@@ -61,3 +62,19 @@ def test_optimizer_and_schedule_by_their_names(bundle, tiny_phantom, workspace):
     assert [0.5 * schedule.lr_lambdas[0](i) for i in range(4)] == pytest.approx([0.5, 0.5, 0.05, 0.005])
     observer = next(h for h in parser.get_parsed_content("validate::handlers") if isinstance(h, ObserveScore))
     assert observer.scheduler is schedule
+
+
+def test_augmentation_by_its_name_from_its_epoch_on(bundle, tiny_phantom, workspace):
+    options = {"dataset_dir": str(tiny_phantom), "cache_dir": "cache", **bundle.tiny}
+
+    def images(epoch: int, **changes) -> list[torch.Tensor]:
+        dataset = bundle.workflow("train", **options, **changes).parser.get_parsed_content("train::dataset")
+        dataset.set_epoch(epoch)
+        return [dataset[item]["image"] for item in range(4)]
+
+    plain = torch.stack(images(1, augmentation="none"))
+    found = {name: torch.stack(images(2, augmentation=name)) for name in AUGMENTATIONS}
+    assert torch.equal(found["none"], plain)
+    assert len({value.numpy().tobytes() for value in found.values()}) == len(AUGMENTATIONS)
+    assert torch.equal(torch.stack(images(1, augmentation="zoom", augment_from_epoch=2)), plain)
+    assert torch.equal(torch.stack(images(2, augmentation="zoom", augment_from_epoch=2)), found["zoom"])

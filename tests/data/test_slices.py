@@ -180,3 +180,16 @@ def test_rank_without_a_volume_gets_one_that_metrics_ignore(phantom):
     assert len(part) == 1
     assert not part[0]["label"].any()
     assert part[0]["image"].any()
+
+
+def test_slices_are_transformed_from_an_epoch_on(phantom):
+    plain, delayed, immediate = (
+        slices(phantom, transform=transform, augment_from_epoch=first)
+        for transform, first in ((None, 0), (augmentation(), 3), (augmentation(), 0))
+    )
+    for epoch in (1, 2, 3, 4):
+        for dataset in (delayed, immediate):
+            dataset.set_epoch(epoch)
+        expected = plain if epoch < 3 else immediate
+        assert torch.equal(delayed[20]["image"], expected[20]["image"]), epoch
+        assert not torch.equal(immediate[20]["image"], plain[20]["image"])
