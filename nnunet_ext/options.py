@@ -8,6 +8,7 @@ from typing import Any
 
 from .errors import OptionError
 from .network_choice import network_choices
+from .training.augmentations import AUGMENTATIONS, NNUNET
 from .training.background import BACKGROUND_SCHEDULES, SAMPLERS
 from .training.losses import LOSSES
 from .training.optimizers import OPTIMIZERS
@@ -70,6 +71,8 @@ class Rule:
         """
         if value is None and self.optional:
             return None
+        if value is None and self.choices is not None and "none" in self.choices():
+            return "none"  # the name of a choice, which a command line reads as no value
         if self.kind is tuple:
             return self._accept_sizes(value)
         if self.kind is float and isinstance(value, int) and not isinstance(value, bool):
@@ -180,6 +183,10 @@ class Options:
     background_keep: float = _option(1.0, float, "sampler=adaptive: highest such probability", minimum=0, maximum=1)
     foreground_only_epochs: int = _option(
         0, int, "sampler=adaptive: epochs without any such slice, before the course", minimum=0
+    )
+    augmentation: str = _option(NNUNET, str, "random transforms of the training patches", choices=lambda: AUGMENTATIONS)
+    augment_from_epoch: int = _option(
+        1, int, "first epoch, counted from 1, with random transforms; those before train on plain patches", minimum=1
     )
     pretrained: str | None = _option(
         None, str, "file of weights to start from, for networks that take one; none: random", optional=True

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from .network_choice import has_deep_supervision, has_low_resolution, network_choices, option_defaults
 from .options import PLANS_KEYS, Rule, option_default, option_fields
+from .training.augmentations import AUGMENTATIONS
 from .training.background import BACKGROUND_SCHEDULES, SAMPLERS
 from .training.losses import LOSSES
 from .training.optimizers import OPTIMIZERS, TIED_OPTIONS
@@ -20,6 +21,7 @@ def overview() -> str:
         "Options (configure --set)": _options(),
         "Optimisers (optimizer=)": ((key, choice.help) for key, choice in OPTIMIZERS.items()),
         "Schedules (schedule=)": ((key, choice.help) for key, choice in SCHEDULES.items()),
+        "Augmentations (augmentation=)": AUGMENTATIONS.items(),
         "Samplers (sampler=)": SAMPLERS.items(),
         "Background schedules (background_schedule=)": ((k, choice.help) for k, choice in BACKGROUND_SCHEDULES.items()),
         "Losses (loss=)": ((key, choice.help) for key, choice in LOSSES.items()),

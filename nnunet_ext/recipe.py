@@ -13,6 +13,7 @@ from .network_choice import (
     training_defaults,
 )
 from .options import OWN_SAMPLER, PLANS_KEYS, Options, accept, option_default, option_fields
+from .training.augmentations import NNUNET
 from .training.optimizers import OPTIMIZERS, TIED_OPTIONS
 
 
@@ -50,18 +51,26 @@ def resolve(given: Mapping[str, Any], *, patch_size: Sequence[int], preset: Mapp
         raise OptionError(
             f"network {key} has logits of full size only; set loss_resolution=full (low is for: {able or 'none'})"
         )
-    sampler = values.get("sampler", OWN_SAMPLER)
-    if sampler != OWN_SAMPLER and len(patch_size) != 2:
-        raise OptionError(
-            f"option sampler chooses slices, so {sampler} needs a 2D configuration, got a patch of "
-            f"{len(patch_size)} numbers; set sampler={OWN_SAMPLER}, or configure with -c 2d"
-        )
+    _refuse_slices_of_volumes(values, len(patch_size))
     if (
         values.get("warmup_epochs", 0) >= values.get("epochs", option_default("epochs"))
         and "warmup_epochs" not in given
     ):
         values["warmup_epochs"] = 0  # a recommended warm-up is for trainings of more than a few epochs
     return Options(**{**optimizer.defaults(), **values})
+
+
+def _refuse_slices_of_volumes(values: Mapping[str, Any], spatial_dims: int) -> None:
+    """Refuse options that work on slices for a configuration of volumes."""
+    if spatial_dims == 2:
+        return
+    for name, of_volumes in (("sampler", (OWN_SAMPLER,)), ("augmentation", (NNUNET, "none"))):
+        value = values.get(name, option_default(name))
+        if value not in of_volumes:
+            raise OptionError(
+                f"option {name} works on slices, so {value} needs a 2D configuration, got a patch of {spatial_dims} "
+                f"numbers; set {name}={of_volumes[0]}, or configure with -c 2d"
+            )
 
 
 def _lay_over(values: dict[str, Any], layer: Mapping[str, Any]) -> None:

@@ -6,7 +6,6 @@ by nearest neighbour throughout: a mean of label values is another label. A new 
 """
 
 from collections.abc import Callable, Hashable, Mapping
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -25,17 +24,10 @@ from monai.transforms import (
 )
 
 from ..errors import OptionError
+from ..training.augmentations import NNUNET
 
 KEYS = ("image", "label")
 WARP: dict[str, Any] = {"keys": KEYS, "mode": ("bilinear", "nearest"), "padding_mode": ("border", "zeros")}
-
-
-@dataclass(frozen=True)
-class Augmentation:
-    """One set: `build(image_size)` returns its transforms; and one line of help."""
-
-    build: Callable[[tuple[int, int]], list[Any]]
-    help: str
 
 
 def _basic(image_size: tuple[int, int]) -> list[Any]:
@@ -126,17 +118,16 @@ def _fits(label: torch.Tensor) -> bool:
     return label.dtype in (torch.uint8, torch.int8, torch.int16)
 
 
-AUGMENTATIONS: dict[str, Augmentation] = {
-    "none": Augmentation(lambda image_size: [], "nothing"),
-    "basic": Augmentation(_basic, "rotation, scale, shift, noise, brightness"),
-    "affine": Augmentation(_affine, "rotation, scale, shear, shift"),
-    "elastic": Augmentation(_elastic, "elastic deformation"),
-    "crop": Augmentation(_crop, "a random part, at least 0.7 of each side, stretched to the whole"),
-    "zoom": Augmentation(_zoom, "zoom by 0.8 to 1.3"),
-    "nnunet": Augmentation(
-        lambda image_size: [RandNnunetAugmentd(image_size)], "nnU-Net's own, with rotation by any angle and mirroring"
-    ),
+AUGMENTATIONS: dict[str, Callable[[tuple[int, int]], list[Any]]] = {
+    "none": lambda image_size: [],
+    "basic": _basic,
+    "affine": _affine,
+    "elastic": _elastic,
+    "crop": _crop,
+    "zoom": _zoom,
+    NNUNET: lambda image_size: [RandNnunetAugmentd(image_size)],
 }
+"""Transforms by name, made for slices of a size (H, W)."""
 
 
 def make_augmentation(name: str, image_size: tuple[int, int]) -> Compose:
@@ -151,4 +142,4 @@ def make_augmentation(name: str, image_size: tuple[int, int]) -> Compose:
     """
     if name not in AUGMENTATIONS:
         raise OptionError(f"augmentation must be one of {', '.join(AUGMENTATIONS)}, got {name!r}")
-    return Compose(AUGMENTATIONS[name].build((int(image_size[0]), int(image_size[1]))))
+    return Compose(AUGMENTATIONS[name]((int(image_size[0]), int(image_size[1]))))

@@ -1,6 +1,5 @@
 """nnU-Net's training cases as single slices in the order of a sampler, for its own data loader."""
 
-import multiprocessing
 from collections.abc import Mapping
 from functools import cached_property
 from typing import Any
@@ -10,6 +9,7 @@ import numpy as np
 from ..training.background import BackgroundSchedule
 from .foreground_index import SliceKinds
 from .samplers import SliceSampler, make_sampler
+from .shared_epoch import SharedEpoch
 
 
 class SliceTable:
@@ -65,21 +65,17 @@ class ScheduledSlices:
         self.identifiers = dataset.identifiers
         self.table = table
         self.sampler = sampler
-        self.first_epoch = first_epoch
-        self._handed_out = multiprocessing.Value("q", -ahead)
+        self._shared = SharedEpoch(len(sampler), first_epoch, ahead)
         self._epoch: int | None = None
         self._order: list[int] = []
 
     def next_slice(self) -> tuple[int, str, int]:
         """Return epoch, case and slice number of the next slice over all worker processes."""
-        with self._handed_out.get_lock():
-            number = self._handed_out.value
-            self._handed_out.value += 1
-        epoch = self.first_epoch + max(0, number // len(self.sampler))
+        epoch, position = self._shared.advance()
         if epoch != self._epoch:
             self.sampler.set_epoch(epoch + 1)  # samplers count from 1, as engines do
             self._epoch, self._order = epoch, list(self.sampler)
-        return epoch, *self.table.index[self._order[number % len(self._order)]]
+        return epoch, *self.table.index[self._order[position]]
 
     def load_case(self, identifier: str) -> tuple[np.ndarray, np.ndarray, np.ndarray | None, dict[str, Any]]:
         """Return the next slice, as nnU-Net's data sets return a case.

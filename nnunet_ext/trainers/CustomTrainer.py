@@ -16,13 +16,16 @@ from torch._dynamo import OptimizedModule
 
 from ..atomic import atomic_path
 from ..data.foreground_index import index_foreground
+from ..data.patch_transforms import FromEpoch, patch_transforms
 from ..data.scheduled_slices import schedule_slices
+from ..data.shared_epoch import SharedEpoch
 from ..errors import OptionError
 from ..network_choice import PLANNED, build, network_class
 from ..options import OWN_SAMPLER
 from ..plans import SECTION, saved_options, with_section
 from ..recipe import differences, from_section
 from ..training.accumulation import Accumulation, to_device
+from ..training.augmentations import NNUNET
 from ..training.early_stop import early_stops
 from ..training.losses import LOSSES, LossSetting, ResizedTarget
 from ..training.optimizers import OPTIMIZERS
@@ -195,6 +198,20 @@ class CustomTrainer(nnUNetTrainer):
         if not self.options.mirror:
             mirror_axes = self.inference_allowed_mirroring_axes = None
         return rotation, dummy_2d, initial_patch_size, mirror_axes
+
+    def get_training_transforms(self, patch_size: Any, *args: Any, **kwargs: Any) -> Any:
+        """Return the random transforms of the options; nnU-Net's own arguments, some by position."""
+        options = self.options
+        own = super().get_training_transforms(patch_size, *args, **kwargs)
+        if options.augmentation == NNUNET and options.augment_from_epoch == 1:
+            return own
+        scales = args[1] if len(args) > 1 else kwargs["deep_supervision_scales"]
+        known = {key: kwargs.get(key) for key in ("foreground_labels", "regions", "ignore_label")}
+        last = self.get_validation_transforms(scales, is_cascaded=kwargs.get("is_cascaded", False), **known)
+        plain, chosen = patch_transforms(options.augmentation, tuple(patch_size), last)
+        samples = options.iterations_per_epoch * self.batch_size
+        epoch = SharedEpoch(samples, self.current_epoch, ahead=self.batch_size)
+        return FromEpoch(plain, chosen or own, options.augment_from_epoch, epoch)
 
     def get_tr_and_val_datasets(self) -> tuple[Any, Any]:
         """Return nnU-Net's data sets; the one for training in the order of the sampler, if the options name one."""

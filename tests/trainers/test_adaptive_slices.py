@@ -132,7 +132,7 @@ def test_the_preset_is_nnunets_network_with_the_sampler(folders):
 
 
 def test_slices_of_a_3d_configuration_are_refused(folders):
-    with pytest.raises(OptionError, match=r"adaptive needs a 2D configuration, .*3 numbers; set sampler=nnunet"):
+    with pytest.raises(OptionError, match=r"adaptive needs a 2D configuration, .* 3 numbers; set sampler=nnunet"):
         folders.trainer(nnUNetTrainerAdaptiveSampler, "3d_fullres")
 
 

@@ -1,0 +1,109 @@
+"""Augmentation under nnU-Net: the set of the options, from its epoch on, in nnU-Net's loader."""
+
+import numpy as np
+import pytest
+import torch
+
+from nnunet_ext.data.shared_epoch import SharedEpoch
+from nnunet_ext.errors import OptionError
+from nnunet_ext.trainers.CustomTrainer import CustomTrainer
+from nnunet_ext.training.augmentations import AUGMENTATIONS
+
+SHORT = ("network=enet", "network.input_scale=1", "batch_size=4", "iterations_per_epoch=3")
+OWN = sorted(AUGMENTATIONS.keys() - {"none", "nnunet"})
+
+
+def transform_of(folders, *settings: str, epoch: int = 0):
+    """Return the training transforms that nnU-Net's loader gets, and the size of their input."""
+    folders.configure("2d_augment", *SHORT, *settings)
+    trainer = folders.trainer(CustomTrainer, "2d_augment")
+    trainer.initialize()
+    trainer.current_epoch = epoch
+    loader, _ = trainer.get_dataloaders()
+    return loader.data_loader.transforms, tuple(loader.data_loader.patch_size[1:]), trainer
+
+
+def patch(size) -> dict[str, torch.Tensor]:
+    rows, columns = np.mgrid[: size[0], : size[1]]
+    distance = np.hypot(rows - size[0] / 2, columns - size[1] / 2)
+    label = np.select([distance < 6, distance < 12, distance > 30], [2, 1, -1], 0).astype(np.int16)
+    image = np.exp(-(distance**2) / 150)[None].repeat(2, 0).astype(np.float32)
+    return {"image": torch.from_numpy(image), "segmentation": torch.from_numpy(label)[None]}
+
+
+def centre(array: torch.Tensor, size) -> torch.Tensor:
+    starts = [(whole - part) // 2 for whole, part in zip(array.shape[1:], size, strict=True)]
+    return array[:, starts[0] : starts[0] + size[0], starts[1] : starts[1] + size[1]]
+
+
+@pytest.mark.parametrize("name", OWN)
+def test_a_set_changes_patches_and_never_mixes_labels(folders, name):
+    transform, size, trainer = transform_of(folders, f"augmentation={name}")
+    wanted = tuple(trainer.configuration_manager.patch_size)
+    found = [transform(**patch(size)) for _ in range(20)]
+    for sample in found:
+        assert sample["image"].shape == (2, *wanted)
+        assert sample["segmentation"].shape == (1, *wanted)
+        assert set(np.unique(sample["segmentation"])) <= {0, 1, 2}
+    assert len({sample["image"].numpy().tobytes() for sample in found}) > 3
+
+
+def test_none_is_the_centre_of_the_patch(folders):
+    transform, size, trainer = transform_of(folders, "augmentation=none")
+    wanted = tuple(trainer.configuration_manager.patch_size)
+    sample = transform(**patch(size))
+    torch.testing.assert_close(sample["image"], centre(patch(size)["image"], wanted))
+    expected = centre(patch(size)["segmentation"], wanted).clamp_min(0)
+    assert torch.equal(sample["segmentation"].long(), expected.long())
+
+
+@pytest.mark.parametrize("name", ["zoom", "nnunet"])
+def test_transforms_begin_with_their_epoch(folders, name):
+    """An epoch has 3 batches of 4: 24 plain patches, then changed ones, from epoch 3 on."""
+    transform, size, trainer = transform_of(folders, f"augmentation={name}", "augment_from_epoch=3")
+    plain = centre(patch(size)["image"], tuple(trainer.configuration_manager.patch_size))
+    same = [torch.equal(transform(**patch(size))["image"], plain) for _ in range(60)]
+    assert all(same[:24])
+    assert not all(same[24:])
+
+
+def test_a_resumed_training_knows_that_they_have_begun(folders):
+    transform, size, trainer = transform_of(folders, "augmentation=affine", "augment_from_epoch=3", epoch=2)
+    plain = centre(patch(size)["image"], tuple(trainer.configuration_manager.patch_size))
+    assert not all(torch.equal(transform(**patch(size))["image"], plain) for _ in range(12))
+
+
+@pytest.mark.parametrize("name", ["nnunet", "elastic"])
+def test_a_batch_with_coarser_targets_is_trained_on(folders, name):
+    """The planned network has deep supervision; nnU-Net makes its targets after the transforms."""
+    settings = ("network=planned", "batch_size=2", "iterations_per_epoch=1")
+    folders.configure("2d_planned", *settings, f"augmentation={name}", "augment_from_epoch=2")
+    trainer = folders.trainer(CustomTrainer, "2d_planned")
+    trainer.initialize()
+    loader, _ = trainer.get_dataloaders()
+    for _ in range(3):  # plain and changed ones
+        assert np.isfinite(trainer.train_step(next(loader))["loss"])
+
+
+def test_sets_of_slices_are_refused_for_volumes(folders):
+    with pytest.raises(OptionError, match=r"zoom needs a 2D configuration, .* 3 numbers; set augmentation=nnunet"):
+        folders.configure("3d_zoom", "network=planned", "augmentation=zoom", configuration="3d_fullres")
+
+
+def test_volumes_can_do_without_augmentation_at_first(folders):
+    folders.configure("3d_late", "network=planned", "batch_size=2", "augment_from_epoch=2", configuration="3d_fullres")
+    trainer = folders.trainer(CustomTrainer, "3d_late")
+    trainer.initialize()
+    loader, _ = trainer.get_dataloaders()
+    assert next(loader)["data"].shape == (2, 2, *trainer.configuration_manager.patch_size)
+
+
+def test_epochs_are_counted_over_samples():
+    epoch = SharedEpoch(samples_per_epoch=3, first_epoch=5, ahead=2)
+    assert [epoch.advance() for _ in range(6)] == [(5, 1), (5, 2), (5, 0), (5, 1), (5, 2), (6, 0)]
+
+
+def test_names_and_help_are_of_the_same_sets():
+    from nnunet_ext.data import AUGMENTATIONS as TRANSFORMS
+
+    assert list(AUGMENTATIONS) == list(TRANSFORMS)
