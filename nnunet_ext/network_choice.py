@@ -11,6 +11,7 @@ A network class may say, beside what `nnunet_ext.networks` asks of it:
   makes them, for the training option `loss_resolution=low`;
 * `load_pretrained(file)`: method, loads what `pretrained=` names, and returns a report of what was loaded;
 * `needs_pretrained`: whether training without such a file is an error, not a warning;
+* `encoder_names` and `head_names`: prefixes of the names of its encoder's and its last layer's weights, for `init=`;
 * `has_adapter` and `save_adapter(folder)`: whether what was trained can be saved alone, and how;
 * `find_base(folder, places)` and `restore(folder, base)`: find the frozen weights of such a folder, and load both;
 * `last_layers`: names of the modules that make the logits, which can train alone behind a CRF;
@@ -36,6 +37,8 @@ class PlannedNetwork:
     training_defaults: ClassVar[dict[str, Any]] = {"deep_supervision": True, "save_every": 10}
     last_layers = ("decoder.seg_layers",)
     deep_supervision_scales = None  # nnU-Net computes them from the plans
+    encoder_names = ("encoder.", "decoder.encoder.")  # the decoder holds the encoder too
+    head_names = ("decoder.seg_layers.",)
 
 
 def network_choices() -> dict[str, NetworkInfo]:

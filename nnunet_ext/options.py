@@ -7,6 +7,7 @@ from dataclasses import MISSING, Field, asdict, dataclass, field, fields
 from typing import Any
 
 from .errors import OptionError
+from .initial_weights import parse_init
 from .network_choice import network_choices
 from .training.augmentations import AUGMENTATIONS, NNUNET
 from .training.background import BACKGROUND_SCHEDULES, SAMPLERS
@@ -191,6 +192,13 @@ class Options:
     pretrained: str | None = _option(
         None, str, "file of weights to start from, for networks that take one; none: random", optional=True
     )
+    init: str | None = _option(
+        None,
+        str,
+        "pre-trained weights of this very network but for its last layer, as genesis:FILE; genesis-encoder:FILE takes "
+        "the encoder alone",
+        optional=True,
+    )
     mirror: bool = _option(True, bool, "mirror images in training, and average over mirrored images in prediction")
     save_every: int = _option(1, int, "epochs between checkpoints", minimum=1)
     seed: int | None = _option(
@@ -200,6 +208,10 @@ class Options:
     def __post_init__(self) -> None:
         for spec in fields(self):
             object.__setattr__(self, spec.name, accept(spec.name, getattr(self, spec.name)))
+        if self.init is not None:
+            parse_init(self.init)
+            if self.pretrained is not None:
+                raise OptionError("options init and pretrained both name weights to start from; give one of them")
         if self.warmup_epochs >= self.epochs:
             raise OptionError(
                 f"warmup_epochs must be less than epochs ({self.epochs}), got {self.warmup_epochs}; "

@@ -20,6 +20,7 @@ from ..data.patch_transforms import FromEpoch, patch_transforms
 from ..data.scheduled_slices import schedule_slices
 from ..data.shared_epoch import SharedEpoch
 from ..errors import OptionError
+from ..initial_weights import load_initial
 from ..network_choice import PLANNED, build, network_class
 from ..options import OWN_SAMPLER
 from ..plans import SECTION, saved_options, with_section
@@ -277,7 +278,11 @@ class CustomTrainer(nnUNetTrainer):
 
     def _load_pretrained(self) -> None:
         """Load the weights to start from; never when a training goes on, nor for prediction."""
-        load = getattr(self._bare_network(), "load_pretrained", None)
+        network, init = self._bare_network(), self.options.init
+        if init is not None:
+            self.print_to_log_file(f"{init}: {load_initial(network, self.options.network, init)}")
+            return
+        load = getattr(network, "load_pretrained", None)
         file = self.options.pretrained
         if file is None and getattr(self._bare_network(), "needs_pretrained", False):
             raise OptionError(
@@ -286,8 +291,9 @@ class CustomTrainer(nnUNetTrainer):
             )
         if file is None:
             if load is not None:
+                setting = "pretrained=FILE" if not hasattr(network, "encoder_names") else "init=genesis:FILE"
                 self.print_to_log_file(
-                    f"WARNING: {self.options.network} starts from RANDOM weights; set pretrained=FILE by "
+                    f"WARNING: {self.options.network} starts from RANDOM weights; set {setting} by "
                     "python -m nnunet_ext configure",
                     add_timestamp=False,
                 )

@@ -1,0 +1,54 @@
+"""Start the network of a training from the weights of a pre-training on another task."""
+
+from typing import Any
+
+from .errors import OptionError
+from .network_choice import network_class
+from .networks._weights import LoadReport, load_weights
+
+METHODS = {"genesis": "all", "genesis-encoder": "encoder"}
+"""What `init=<method>:<file>` takes over, by method: everything but the last layer, or the encoder alone."""
+
+
+def parse_init(setting: str) -> tuple[str, str]:
+    """Split a setting `<method>:<file>`.
+
+    Args:
+        setting: Such as `genesis:runs/models_genesis/model_best.pt`.
+
+    Returns:
+        The part of the network that is taken over, `all` or `encoder`, and the file.
+
+    Raises:
+        OptionError: If the method is unknown or there is no file.
+    """
+    method, _, file = setting.partition(":")
+    if method not in METHODS or not file:
+        forms = " or ".join(f"{name}:FILE" for name in METHODS)
+        raise OptionError(f"option init must be {forms}, got {setting!r}")
+    return METHODS[method], file
+
+
+def load_initial(network: Any, key: str, setting: str) -> LoadReport:
+    """Load what a setting names into a network.
+
+    Args:
+        network: The network, without the wrappers of several processes and of the compiler.
+        key: Its key, as the option `network` takes it.
+        setting: See `parse_init`.
+
+    Returns:
+        What was loaded, adapted to the number of input channels, left fresh, and not expected.
+
+    Raises:
+        OptionError: If the network does not say what its encoder is, or the file is missing, damaged or does not fit.
+    """
+    parts, file = parse_init(setting)
+    kind = network_class(key)
+    encoder, head = (getattr(kind, name, None) for name in ("encoder_names", "head_names"))
+    if encoder is None or head is None:
+        raise OptionError(f"network {key} takes no init; leave init out")
+    try:
+        return load_weights(network, file, encoder=encoder, head=head, parts=parts)
+    except ValueError as error:
+        raise OptionError(f"init: {error}") from error
