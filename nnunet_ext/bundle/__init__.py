@@ -5,15 +5,16 @@ from .command_line import guard_command_line
 from .distributed import distribute, join_process_group
 from .explanations import Explanations, grad_cam
 from .gradient_clip import GradientClip
-from .inference_dataset import InferenceDataset
+from .inference_dataset import InferenceDataset, default_predictions_dir
 from .inferers import ResizedSliceInferer
 from .losses import MaskLabelLoss, SegmentationLoss, is_low, make_loss
 from .model_card import ModelCard, read_model_card
-from .next_steps import prediction_command, scoring_command
+from .next_steps import finetuning_command, prediction_command, scoring_command
 from .panels import PredictionPanels
 from .postprocessing import DecodePredictiond
 from .prediction_writer import PredictionWriter, write_prediction
 from .pretrained import initialize
+from .pretraining import RestorationPanels, choose_task, lower, prepare_pretraining, pretrained_file, pretraining_dir
 from .progress import Progress, RunSummary, TimeEstimate, ValidationReport
 from .schedules import ObserveScore, make_optimizer, make_schedule, warmup_schedule
 from .training_data import TrainingData, prepare_data
@@ -34,6 +35,7 @@ __all__ = [
     "PredictionWriter",
     "Progress",
     "ResizedSliceInferer",
+    "RestorationPanels",
     "RunSummary",
     "SeedEpoch",
     "SegmentationLoss",
@@ -43,19 +45,26 @@ __all__ = [
     "ValidateLastEpoch",
     "ValidationReport",
     "better",
+    "choose_task",
+    "default_predictions_dir",
     "distribute",
     "find_checkpoint",
+    "finetuning_command",
     "grad_cam",
     "guard_command_line",
     "initialize",
     "is_low",
     "join_process_group",
     "load_checkpoint",
+    "lower",
     "make_loss",
     "make_optimizer",
     "make_schedule",
     "prediction_command",
     "prepare_data",
+    "prepare_pretraining",
+    "pretrained_file",
+    "pretraining_dir",
     "read_model_card",
     "scoring_command",
     "warmup_schedule",

@@ -21,6 +21,16 @@ from .prediction_writer import saved_arrays
 logger = logging.getLogger(__name__)
 
 
+def default_predictions_dir(root: str | Path, images_dir: str | Path) -> str:
+    """Return where predictions go if nothing else is said.
+
+    Args:
+        root: Folder of all predictions of a bundle.
+        images_dir: Folder of images, in the folder of their data set.
+    """
+    return str(Path(root) / Path(images_dir).absolute().parent.name)
+
+
 class InferenceDataset(IterableDataset):
     """Normalised volumes of a folder of images, read one after another.
 

@@ -4,6 +4,8 @@ import os
 import shlex
 from pathlib import Path
 
+from .checkpoints import BEST_FILE
+
 
 def prediction_command(config_file: str, ckpt_dir: str | os.PathLike, dataset_dir: str | os.PathLike) -> str:
     """Return the command that predicts with a trained model.
@@ -16,6 +18,24 @@ def prediction_command(config_file: str, ckpt_dir: str | os.PathLike, dataset_di
     has_images = (Path(dataset_dir) / "imagesTs").is_dir()
     source = f"--dataset_dir {shlex.quote(str(dataset_dir))}" if has_images else "--images_dir FOLDER_OF_IMAGES"
     return f"python -m monai.bundle run --config_file {config_file} --ckpt_dir {shlex.quote(str(ckpt_dir))} {source}"
+
+
+def finetuning_command(
+    config_file: str, ckpt_dir: str | os.PathLike, dataset_dir: str | os.PathLike, fold: int | str
+) -> str:
+    """Return the command that trains from a pre-trained model.
+
+    Args:
+        config_file: The bundle's `train.json`.
+        ckpt_dir: Folder of the pre-training.
+        dataset_dir: Its data set.
+        fold: Its fold.
+    """
+    weights, dataset = (shlex.quote(str(path)) for path in (Path(ckpt_dir) / BEST_FILE, dataset_dir))
+    return (
+        f"python -m monai.bundle run --config_file {config_file} --pretrained {weights} --dataset_dir {dataset} "
+        f"--fold {fold}"
+    )
 
 
 def scoring_command(

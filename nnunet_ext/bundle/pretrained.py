@@ -11,7 +11,9 @@ from ..errors import UserError
 logger = logging.getLogger(__name__)
 
 
-def initialize(network: nn.Module, pretrained: str | None, bundle_root: str | Path, dataset_dir: str | Path) -> Any:
+def initialize(
+    network: nn.Module, pretrained: str | None, bundle_root: str | Path, dataset_dir: str | Path, **options: Any
+) -> Any:
     """Load the weights that a network starts from, by the network's own `load_pretrained`.
 
     On the built-in phantom a missing file is a warning, because there is nothing to lose.
@@ -21,6 +23,7 @@ def initialize(network: nn.Module, pretrained: str | None, bundle_root: str | Pa
         pretrained: Weight file, looked for here and in the bundle; `none` for random weights.
         bundle_root: The bundle.
         dataset_dir: Data set of the training.
+        **options: Handed on to `load_pretrained`, such as the parts to take over.
 
     Returns:
         The network.
@@ -40,7 +43,7 @@ def initialize(network: nn.Module, pretrained: str | None, bundle_root: str | Pa
         logger.warning(f"NO PRE-TRAINED WEIGHTS: {places[1]} is missing, the network starts from random ones; {advice}")
         return network
     try:
-        report = network.load_pretrained(file)  # type: ignore[operator]
+        report = network.load_pretrained(file, **options)  # type: ignore[operator]
     except ValueError as error:
         raise UserError(f"pretrained: {error}") from error
     logger.info(f"{file}: {report}")
@@ -49,6 +52,11 @@ def initialize(network: nn.Module, pretrained: str | None, bundle_root: str | Pa
 
 def _advice(network: nn.Module, file: Path, bundle_root: str | Path) -> str:
     """Return how to get the weights that a network of this size can start from."""
+    if hasattr(network, "encoder_names"):
+        return (
+            f"pre-train first ({Path(bundle_root, 'pretrain.json')}, same --dataset_dir and --fold), name another file "
+            "such as Genesis_Chest_CT.pt (--pretrained FILE), or start from random weights (--pretrained none)"
+        )
     random = "start from random weights, all of which are trained: --pretrained none --tuning all"
     released = getattr(network, "released_weights", (file.name,))
     if not released:

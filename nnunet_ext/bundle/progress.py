@@ -144,12 +144,16 @@ class RunSummary:
         ckpt_dir: Folder of the run.
         evaluator: The validation engine.
         next_steps: Commands to propose.
+        metric: What the evaluator's key metric is called.
     """
 
-    def __init__(self, ckpt_dir: str | Path, evaluator: Workflow, next_steps: list[str]) -> None:
+    def __init__(
+        self, ckpt_dir: str | Path, evaluator: Workflow, next_steps: list[str], metric: str = "mean Dice"
+    ) -> None:
         self.ckpt_dir = Path(ckpt_dir)
         self.evaluator = evaluator
         self.next_steps = next_steps
+        self.metric = metric
 
     def attach(self, engine: Workflow) -> None:
         """Register with a trainer.
@@ -173,7 +177,8 @@ class RunSummary:
             return
         steps = "".join(f"\n  {step}" for step in self.next_steps)
         logger.info(
-            f"best mean Dice {best.best_metric:.4f} at epoch {best.best_metric_epoch}, weights in {model}; next:{steps}"
+            f"best {self.metric} {best.best_metric:.4f} at epoch {best.best_metric_epoch}, weights in {model}; "
+            f"next:{steps}"
         )
 
 

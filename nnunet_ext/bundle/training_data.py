@@ -64,6 +64,7 @@ def prepare_data(
     cache_dir: str | os.PathLike,
     slice_axis: int | str = "auto",
     network_options: dict[str, Any] | None = None,
+    intensities: str = "nnunet",
 ) -> TrainingData:
     """Open a data set, split it, decode it into the cache and fix its preprocessing.
 
@@ -74,6 +75,7 @@ def prepare_data(
         cache_dir: Folder of decoded volumes, shared by runs and folds.
         slice_axis: 0 (axial), 1, 2, or "auto" (the axis of the thickest slices).
         network_options: Options of the network, kept beside the weights.
+        intensities: How images are normalised, see `fit_preprocessing`.
 
     Returns:
         The fold, ready to train.
@@ -86,6 +88,6 @@ def prepare_data(
     together = {case.name: case for case in (*cases.train, *cases.val)}
     volumes = dict(zip(together, cache_volumes(dataset, list(together.values()), Path(cache_dir)), strict=True))
     train = [volumes[case.name] for case in cases.train]
-    preprocessing = fit_preprocessing(dataset, train, slice_axis)
+    preprocessing = fit_preprocessing(dataset, train, slice_axis, intensities)
     card = ModelCard.of(dataset, preprocessing, image_size, network_options)
     return TrainingData(dataset, preprocessing, train, [volumes[case.name] for case in cases.val], card)

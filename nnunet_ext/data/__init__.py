@@ -3,8 +3,10 @@
 from ..training.background import BackgroundSchedule
 from .augmentation import AUGMENTATIONS, make_augmentation
 from .check import Problem, check_dataset
+from .corruptions import RandFlipsd, RandLocalShuffled, RandMaskCubesd, RandNonlinearIntensityd, RandPaintd
 from .folds import Fold, fold_cases, generate_splits, load_splits
 from .label_map import LabelMap
+from .patches import PatchDataset
 from .preprocessing import Preprocessing, fit_preprocessing
 from .raw_dataset import Case, RawDataset, open_dataset
 from .samplers import SAMPLERS, AdaptiveSampler, ForegroundSampler, SliceSampler, make_sampler
@@ -21,8 +23,14 @@ __all__ = [
     "Fold",
     "ForegroundSampler",
     "LabelMap",
+    "PatchDataset",
     "Preprocessing",
     "Problem",
+    "RandFlipsd",
+    "RandLocalShuffled",
+    "RandMaskCubesd",
+    "RandNonlinearIntensityd",
+    "RandPaintd",
     "RawDataset",
     "SliceDataset",
     "SliceSampler",

@@ -13,6 +13,9 @@ from .volume_cache import CachedVolume
 
 MASK_RATIO = 0.75
 """nnU-Net measures only non-zero voxels if cropping to them leaves less than this share of the median case."""
+INTENSITIES = ("nnunet", "unit")
+_HU_WINDOW = Statistics(mean=-1000.0, std=2000.0, percentile_00_5=-1000.0, percentile_99_5=1000.0)
+"""In the form of a z-score: air to 0, what is as dense as bone or denser to 1."""
 
 
 @dataclass(frozen=True)
@@ -81,7 +84,7 @@ class Preprocessing:
 
 
 def fit_preprocessing(
-    dataset: RawDataset, volumes: list[CachedVolume], slice_axis: int | str = "auto"
+    dataset: RawDataset, volumes: list[CachedVolume], slice_axis: int | str = "auto", intensities: str = "nnunet"
 ) -> Preprocessing:
     """Fix the preprocessing on training cases.
 
@@ -90,13 +93,21 @@ def fit_preprocessing(
         volumes: Training cases; validation cases take no part.
         slice_axis: 0, 1, 2, or "auto": the axis with the largest median spacing, axial if they are equal.
 
+        intensities: `nnunet`: as nnU-Net normalises each channel; `unit`: to [0, 1], for CT from -1000 to 1000 HU,
+            for other channels between the percentiles of each image.
+
     Returns:
         The preprocessing.
 
     Raises:
-        OptionError: If `slice_axis` is none of these.
+        OptionError: If `slice_axis` or `intensities` is none of these.
         DatasetError: If a CT channel needs foreground statistics and every label is empty.
     """
+    if intensities not in INTENSITIES:
+        raise OptionError(f"intensities: need one of {', '.join(INTENSITIES)}, got {intensities!r}")
+    if intensities == "unit":
+        units = tuple(_unit_scheme(scheme_name(name)) for name in dataset.channel_names)
+        return Preprocessing(units, _choose_axis(volumes, slice_axis))
     use_mask = float(np.median([volume.info["crop_ratio"] for volume in volumes])) < MASK_RATIO
     schemes = []
     for number, channel_name in enumerate(dataset.channel_names):
@@ -108,6 +119,12 @@ def fit_preprocessing(
             foreground = measure(values, clipped=False)
         schemes.append(ChannelScheme(name, use_mask and name == "ZScoreNormalization", foreground))
     return Preprocessing(tuple(schemes), _choose_axis(volumes, slice_axis))
+
+
+def _unit_scheme(name: str) -> ChannelScheme:
+    if name == "CTNormalization":
+        return ChannelScheme(name, foreground=_HU_WINDOW)
+    return ChannelScheme(name if name == "RGBTo01Normalization" else "RescaleTo01Normalization")
 
 
 def _choose_axis(volumes: list[CachedVolume], slice_axis: int | str) -> int:

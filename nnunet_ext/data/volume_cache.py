@@ -16,7 +16,7 @@ from tqdm import tqdm
 from ..atomic import atomic_path, write_json
 from ..errors import DatasetError
 from .check import check_label_values
-from .geometry import to_canonical
+from .geometry import Geometry, to_canonical
 from .image_io import read_channels, read_label
 from .normalization import Statistics, crop_ratio, measure_image
 from .raw_dataset import Case, RawDataset
@@ -97,7 +97,7 @@ def cache_volumes(
 
     Args:
         dataset: The data set.
-        cases: Labelled cases to decode.
+        cases: Cases to decode; one without a label gets an empty one.
         cache_dir: Folder for the arrays; each case is keyed by its files' paths, sizes and times, so a changed
             file is decoded again, and several runs and folds share one cache.
         progress: Whether to show a progress bar.
@@ -139,9 +139,8 @@ def _load_or_decode(dataset: RawDataset, root: Path, case: Case) -> CachedVolume
 
 
 def _signature(dataset: RawDataset, case: Case) -> str:
-    assert case.label is not None
     parts: list[Any] = [FORMAT, sorted(dataset.label_map.allowed_values)]
-    for path in (*case.images, case.label):
+    for path in (*case.images, *([] if case.label is None else [case.label])):
         if not path.is_file():
             raise DatasetError(f"{path}: no such file")
         status = path.stat()
@@ -150,14 +149,10 @@ def _signature(dataset: RawDataset, case: Case) -> str:
 
 
 def _decode(dataset: RawDataset, case: Case, folder: Path) -> None:
-    assert case.label is not None
     image, geometry = read_channels(list(case.images))
-    label, label_geometry = read_label(case.label)
     if len(image) != dataset.num_channels:
         raise DatasetError(f"{case.images[0]}: need {dataset.num_channels} channels (channel_names), got {len(image)}")
-    if difference := geometry.difference(label_geometry):
-        raise DatasetError(f"{case.label}: label and image ({case.images[0].name}) must lie on one grid: {difference}")
-    check_label_values(label, case.label, dataset)
+    label = np.zeros(image.shape[1:], np.uint8) if case.label is None else _read_label(dataset, case, geometry)
     image = np.ascontiguousarray(to_canonical(_compact(image), geometry))
     label = np.ascontiguousarray(to_canonical(label, geometry))
     permutation, _ = geometry.axis_order()
@@ -181,6 +176,15 @@ def _decode(dataset: RawDataset, case: Case, folder: Path) -> None:
         ],
     }
     write_json(folder / "index.json", info)  # last: its presence says that the arrays are complete
+
+
+def _read_label(dataset: RawDataset, case: Case, geometry: Geometry) -> np.ndarray:
+    assert case.label is not None
+    label, label_geometry = read_label(case.label)
+    if difference := geometry.difference(label_geometry):
+        raise DatasetError(f"{case.label}: label and image ({case.images[0].name}) must lie on one grid: {difference}")
+    check_label_values(label, case.label, dataset)
+    return label
 
 
 def _compact(image: np.ndarray) -> np.ndarray:

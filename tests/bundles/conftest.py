@@ -24,7 +24,7 @@ CONFIGS = [
     if path.stem != "metadata"
 ]
 OVERLAYS = [(name, config) for name, config in CONFIGS if config not in ("train", "inference")]
-VARIATIONS = [pair for pair in OVERLAYS if pair[1] not in ("demo", "evaluate", "multi_gpu_train")]
+VARIATIONS = [pair for pair in OVERLAYS if pair[1] not in ("demo", "evaluate", "multi_gpu_train", "pretrain")]
 
 TINY = {
     "max_epochs": 1,
@@ -49,7 +49,7 @@ class Bundle:
         demo.pop("output_dir")
         self.tiny = MappingProxyType({**demo, **TINY})
         """Overrides for a training of seconds: the demo's small network, and less of everything."""
-        self.small = {"variant": demo["variant"]} if "variant" in demo else {}
+        self.small = {key: demo[key] for key in ("variant", "base_channels") if key in demo}
         """Overrides for a small network that is trained as `train.json` says."""
 
     def files(self, *names: str) -> list[str]:
@@ -123,6 +123,12 @@ def pytest_generate_tests(metafunc) -> None:
 def bundle(request) -> Bundle:
     """Each bundle of the repository."""
     return Bundle(request.param)
+
+
+@pytest.fixture(scope="session")
+def genesis() -> Bundle:
+    """The bundle with a pre-training."""
+    return Bundle("models_genesis")
 
 
 @pytest.fixture

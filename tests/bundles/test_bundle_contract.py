@@ -171,7 +171,8 @@ def test_network_of_inference_is_that_of_training(bundle):
 def test_inferer_of_inference_is_that_of_validation(bundle):
     inference, validation = read(bundle, "inference")["inferer"], read(bundle, "train")["validate"]["inferer"]
     for inferer in (inference, validation):
-        inferer.pop("output_device", None)  # where logits are kept changes no value
+        for key in ("output_device", "device"):  # where logits are kept changes no value
+            inferer.pop(key, None)
     assert inference == validation
 
 

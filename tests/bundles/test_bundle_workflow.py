@@ -212,6 +212,7 @@ def test_metadata_describes_the_networks_input_and_output(bundle, trained, works
     workflow = bundle.workflow("train", **bundle.tiny, **trained.options)
     network = workflow.parser.get_parsed_content("network_def").eval()
     channels, classes = metadata["inputs"]["image"]["num_channels"], metadata["outputs"]["pred"]["num_channels"]
-    logits = network(torch.zeros(1, channels, 64, 64))
+    size = (64,) * len(metadata["inputs"]["image"]["spatial_shape"])
+    logits = network(torch.zeros(1, channels, *size))
     logits = logits[0] if isinstance(logits, list) else logits  # in training with deep supervision
-    assert logits.shape == (1, classes, 64, 64)
+    assert logits.shape == (1, classes, *size)

@@ -1,0 +1,108 @@
+"""Patches of cached volumes as a map-style data set."""
+
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import torch
+from monai.data import MetaTensor
+from monai.transforms import Randomizable
+
+from .preprocessing import Preprocessing
+from .slices import SliceDataset, Transform
+from .volume_cache import CachedVolume
+
+
+class PatchDataset(SliceDataset):
+    """Patches at random places; each item belongs to one slice of one volume, which its patch shows.
+
+    So the samplers of slices choose patches too. Places and random transforms are seeded from (seed, epoch, item).
+
+    Args:
+        volumes: Cached cases.
+        preprocessing: Normalisation and slice axis.
+        image_size: Rows and columns (H, W) of a patch, in voxels; nothing is resized.
+        depth: Slices of a patch; volumes smaller than the patch are continued at their far borders (edge value).
+        transform: MONAI dictionary transform of "image" (C, D, H, W) and "label" (1, D, H, W).
+        seed: Seed of places and transforms.
+        patches_per_slice: Items for each slice, with patches at different places.
+        foreground_share: Share in [0, 1] of the items with foreground in their slice whose patch surely shows some.
+    """
+
+    def __init__(
+        self,
+        volumes: list[CachedVolume],
+        preprocessing: Preprocessing,
+        image_size: tuple[int, int],
+        depth: int,
+        transform: Transform | None = None,
+        seed: int = 0,
+        patches_per_slice: int = 4,
+        foreground_share: float = 0.75,
+    ) -> None:
+        super().__init__(volumes, preprocessing, image_size, transform, seed)
+        self.patch_size = np.array([depth, *self.image_size])
+        self.patches_per_slice = patches_per_slice
+        self.foreground_share = foreground_share
+
+    @cached_property
+    def index(self) -> np.ndarray:
+        """Volume number and slice number of each item, shape (N, 2)."""
+        axis = self.preprocessing.slice_axis
+        index = np.array([(v, s) for v, volume in enumerate(self.volumes) for s in range(volume.shape[axis])])
+        return index.repeat(self.patches_per_slice, axis=0)
+
+    @cached_property
+    def has_foreground(self) -> np.ndarray:
+        """Whether the slice of each item holds foreground, shape (N,), boolean."""
+        axis = self.preprocessing.slice_axis
+        flags = [np.isin(np.arange(v.shape[axis]), v.foreground_slices(axis)) for v in self.volumes]
+        return np.concatenate(flags).repeat(self.patches_per_slice)
+
+    def __getitem__(self, item: int) -> dict[str, Any]:
+        """Return one patch.
+
+        Args:
+            item: Position in `index`.
+
+        Returns:
+            "image" float32 (C, D, H, W), "label" uint8 or int32 (1, D, H, W), "case" and "slice".
+        """
+        number, position = (int(i) for i in self.index[item])
+        volume = self.volumes[number]
+        label = self.preprocessing.slices_first(volume.label)
+        place = self._place(np.random.default_rng(self._item_seed(item)), position, label)
+        image = np.asarray(self.preprocessing.slices_first(volume.image)[(slice(None), *place)])
+        data: dict[str, Any] = {
+            "image": self._filled(self.preprocessing.normalize(image, volume.statistics).numpy()),
+            "label": self._filled(np.array(label[place])[None]),
+            "case": volume.case,
+            "slice": position,
+        }
+        if self.transform is None:
+            return data
+        if isinstance(self.transform, Randomizable):
+            self.transform.set_random_state(seed=self._item_seed(item))
+        # plain tensors, also in worker processes that don't inherit `set_track_meta(False)`
+        return {
+            key: value.as_tensor() if isinstance(value, MetaTensor) else value
+            for key, value in self.transform(data).items()
+        }
+
+    def _place(self, random: np.random.Generator, position: int, label: np.ndarray) -> tuple[slice, ...]:
+        """Draw where the patch lies, shape (D, H, W) in the volume; smaller where the volume is."""
+        size = np.array(label.shape)
+        start = random.integers(0, np.maximum(size - self.patch_size, 0) + 1)
+        start[0] = position - random.integers(self.patch_size[0])
+        if random.random() < self.foreground_share:
+            voxels = np.argwhere(label[position] > 0)
+            if len(voxels):
+                start[1:] = voxels[random.integers(len(voxels))] - random.integers(self.patch_size[1:])
+        start = np.clip(start, 0, np.maximum(size - self.patch_size, 0))
+        return tuple(slice(a, b) for a, b in zip(start, np.minimum(start + self.patch_size, size), strict=True))
+
+    def _filled(self, array: np.ndarray) -> torch.Tensor:
+        """Continue a part of a volume, shape (C, *S), up to the size of the patch."""
+        missing = self.patch_size - array.shape[1:]
+        pads = [(0, 0), *((0, int(n)) for n in missing)]
+        return torch.from_numpy(np.pad(array, pads, mode="edge") if missing.any() else np.ascontiguousarray(array))
