@@ -118,11 +118,9 @@ def _slice_distance(heights: np.ndarray, measures: Any, path: Path) -> float:
 
 def _painted(data: Any, frames: Sequence[_Frame], levels: np.ndarray, path: Path) -> np.ndarray:
     """Return the label map, painted frame by frame: all frames at once may need gigabytes."""
-    from pydicom.pixels import iter_pixels
-
     bits = max(8, data.BitsAllocated, *(np.min_scalar_type(frame.segment or 0).itemsize * 8 for frame in frames))
     array = np.zeros((levels.max() + 1, data.Rows, data.Columns), f"u{bits // 8}")
-    for frame, level, values in zip(frames, levels, iter_pixels(data), strict=True):
+    for frame, level, values in zip(frames, levels, _pixels(data, path), strict=True):
         plane, inside = array[level], values > 0
         there = plane[inside]
         if frame.segment is not None and there.any():
@@ -132,3 +130,24 @@ def _painted(data: Any, frames: Sequence[_Frame], levels: np.ndarray, path: Path
             )
         plane[inside] = values[inside] if frame.segment is None else frame.segment
     return array
+
+
+def _pixels(data: Any, path: Path) -> Iterator[np.ndarray]:
+    """Yield the pixels of each frame, shape (rows, columns)."""
+    syntax = data.file_meta.TransferSyntaxUID
+    if data.BitsAllocated > 1 or syntax.is_encapsulated or not syntax.is_little_endian:
+        from pydicom.pixels import iter_pixels
+
+        yield from iter_pixels(data)
+        return
+    # pydicom 3.0 can't iterate over frames of single bits whose size mod 8 is 3, 5, 6 or 7
+    packed = np.frombuffer(data.PixelData, np.uint8)
+    n_pixels, n_frames = data.Rows * data.Columns, int(data.NumberOfFrames)
+    if packed.size * 8 < n_pixels * n_frames:
+        raise CaseError(
+            f"{path}: {n_frames} frames of {data.Rows} x {data.Columns} pixels need {-(-n_pixels * n_frames // 8)} "
+            f"bytes, got {packed.size}; the file is damaged"
+        )
+    for start in range(0, n_pixels * n_frames, n_pixels):
+        bits = np.unpackbits(packed[start // 8 : -(-(start + n_pixels) // 8)], bitorder="little")
+        yield bits[start % 8 :][:n_pixels].reshape(data.Rows, data.Columns)

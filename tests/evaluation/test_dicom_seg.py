@@ -108,6 +108,24 @@ def test_scores_are_those_of_nifti_files(workspace, labels, as_dicom, kind):
     assert found["1", "hd_mm"] > 0
 
 
+@pytest.mark.parametrize("columns", range(8, 16))
+def test_frames_needn_t_start_at_whole_bytes(tmp_path, columns):
+    array = (np.random.default_rng(columns).random((7, 3, columns)) < 0.5).astype(np.uint8)  # 3 * columns mod 8: 0..7
+    array[:, 0, 0] = 1
+    path = write_seg(tmp_path / "case.dcm", array, ct_slices(7, array.shape[1:]))
+    assert dcmread(path).BitsAllocated == 1
+    np.testing.assert_array_equal(read_dicom_seg(path)[0], array)
+
+
+def test_frames_that_are_cut_short_are_refused(tmp_path, labels):
+    path = write_seg(tmp_path / "case.dcm", labels[0], ct_slices(9, (20, 24)))
+    data = dcmread(path)
+    data.PixelData = data.PixelData[:-2]
+    data.save_as(path)
+    with pytest.raises(ValueError, match=r"case\.dcm: 6 frames of 20 x 24 pixels need 360 bytes, got 358"):
+        read_dicom_seg(path)
+
+
 def test_slices_without_labels_between_others_are_filled_in(workspace, labels):
     reference = labels[0].copy()
     reference[[3, 5]] = 0
