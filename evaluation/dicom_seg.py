@@ -14,6 +14,7 @@ _STORAGE_CLASSES = ("1.2.840.10008.5.1.4.1.1.66.4", "1.2.840.10008.5.1.4.1.1.66.
 _TYPES = ("BINARY", "LABELMAP")
 _PLACE_TOLERANCE_MM = 0.01
 _MOST_SLICES_APART = 20
+_DISTANCE_TOLERANCE = 0.01
 
 
 @dataclass(frozen=True)
@@ -29,7 +30,7 @@ class _Frame:
     position_mm: np.ndarray
 
 
-def read_dicom_seg(path: Path) -> tuple[np.ndarray, Geometry]:
+def read_dicom_seg(path: Path) -> tuple[np.ndarray, Geometry, bool]:
     """Read a DICOM segmentation, of the binary or the label map type.
 
     Args:
@@ -37,7 +38,7 @@ def read_dicom_seg(path: Path) -> tuple[np.ndarray, Geometry]:
 
     Returns:
         The segments' numbers, shape (slices, rows, columns), from the first slice that has a frame to the last, 0 where
-        no segment is; and where they lie.
+        no segment is; where they lie; and whether the slices' distance is known, not just their thickness.
 
     Raises:
         CaseError: If it is no such file, if its frames aren't parallel slices, or if two segments overlap.
@@ -62,14 +63,14 @@ def read_dicom_seg(path: Path) -> tuple[np.ndarray, Geometry]:
         raise CaseError(f"{path}: frames must lie above each other, got some {max(beside):.4g} mm beside; convert it")
     first_item, shared = data.PerFrameFunctionalGroupsSequence[0], data.SharedFunctionalGroupsSequence[0]
     measures = _group(first_item, shared, "PixelMeasuresSequence", path)
-    step = _slice_distance(heights, measures, path)
+    step, is_known = _slice_distance(heights, measures, path)
     levels = np.rint((heights - heights.min()) / step).astype(int)
     array = _painted(data, frames, levels, path)
     spacing = (step, *(float(size) for size in measures.PixelSpacing))
     affine = np.eye(4)
     affine[:3, :3] = (axes * np.array(spacing)[:, None]).T
     affine[:3, 3] = first
-    return array, Geometry(array.shape, spacing, (affine,))
+    return array, Geometry(array.shape, spacing, (affine,)), is_known
 
 
 def _frames(data: Any, path: Path) -> Iterator[_Frame]:
@@ -103,16 +104,26 @@ def _axes(data: Any, path: Path) -> np.ndarray:
     return np.stack([np.cross(along_row, along_column), along_column, along_row])
 
 
-def _slice_distance(heights: np.ndarray, measures: Any, path: Path) -> float:
-    """Return the largest distance of which all frames are multiples apart: slices without a segment have no frame."""
+def _slice_distance(heights: np.ndarray, measures: Any, path: Path) -> tuple[float, bool]:
+    """Return the distance of slices, and whether it is known; slices without a segment have no frame.
+
+    It is the one that the file states, else the largest of which all frames are multiples apart.
+    """
+    stated = float(measures.get("SpacingBetweenSlices") or 0)
     gaps = np.diff(np.unique(np.round(heights, 4)))
     gaps = gaps[gaps > _PLACE_TOLERANCE_MM]
     if not gaps.size:
-        return float(measures.get("SpacingBetweenSlices") or measures.get("SliceThickness") or 1)
+        return stated or float(measures.get("SliceThickness") or 1), stated > 0
+    if stated > 0:
+        multiples = np.rint(gaps / stated)
+        # of one slice's distance, and in wide gaps a little of what the stated number was rounded by
+        allowed = np.minimum(_DISTANCE_TOLERANCE * multiples, 10 * _DISTANCE_TOLERANCE)
+        if (np.abs(gaps / stated - multiples) < allowed).all():
+            return float((heights.max() - heights.min()) / multiples.sum()), True
     for divisor in range(1, _MOST_SLICES_APART + 1):
         multiples = gaps / (gaps.min() / divisor)
-        if np.abs(multiples - np.rint(multiples)).max() < 0.01 * divisor:
-            return float((heights.max() - heights.min()) / np.rint(multiples).sum())
+        if np.abs(multiples - np.rint(multiples)).max() < _DISTANCE_TOLERANCE * divisor:
+            return float((heights.max() - heights.min()) / np.rint(multiples).sum()), True
     raise CaseError(f"{path}: frames must be multiples of one distance apart, got {gaps.min():.4g} mm and others")
 
 

@@ -27,12 +27,14 @@ class LabelImage:
         geometry: Where the voxels lie.
         path: File that it was read from.
         frames_only: Whether slices without a label are left out before the first and after the last.
+        distance_known: Whether the file says how far slices are apart, not just how thick they are.
     """
 
     array: np.ndarray
     geometry: Geometry
     path: Path
     frames_only: bool = False
+    distance_known: bool = True
 
     def without_first_axis(self) -> "LabelImage":
         """Return the only slice of a volume of shape (1, H, W)."""
@@ -52,10 +54,11 @@ def read_label_image(path: Path) -> LabelImage:
         CaseError: If it can't be read or holds no label map; names the file.
     """
     try:
-        is_dicom = path.suffix == ".dcm"
-        read = read_nifti if path.name.endswith(NIFTI_ENDINGS) else read_dicom_seg if is_dicom else _read_with_sitk
-        array, geometry = read(path)
-        return LabelImage(as_label_map(array, str(path)), geometry, path, frames_only=is_dicom)
+        if path.suffix == ".dcm":
+            array, geometry, is_known = read_dicom_seg(path)
+            return LabelImage(as_label_map(array, str(path)), geometry, path, frames_only=True, distance_known=is_known)
+        array, geometry = read_nifti(path) if path.name.endswith(NIFTI_ENDINGS) else _read_with_sitk(path)
+        return LabelImage(as_label_map(array, str(path)), geometry, path)
     except CaseError:
         raise
     except ValueError as error:

@@ -162,3 +162,9 @@ def _warnings(task: CaseTask, reference: LabelImage, prediction: LabelImage) -> 
             f"{prediction.path} and {reference.path}: neither says how many slices without labels there are beside "
             "theirs; specificity and the image's diagonal leave those out"
         )
+        if not (reference.distance_known or prediction.distance_known):
+            thickness = f"{reference.geometry.spacing_mm[0]:g} mm"
+            yield (
+                f"{prediction.path} and {reference.path}: neither says how far slices are apart, so that their "
+                f"thickness, {thickness}, is taken for it; volumes and distances depend on that"
+            )

@@ -151,6 +151,49 @@ def test_two_segmentations_need_not_have_frames_in_the_same_slices(workspace):
     assert run.value("hd_mm") == pytest.approx(5 * 2.0)  # slice 1 to slice 6
 
 
+def with_measures(path, **measures):
+    data = dcmread(path)
+    shared = data.SharedFunctionalGroupsSequence[0].PixelMeasuresSequence[0]
+    shared.pop("SpacingBetweenSlices", None)
+    for name, value in measures.items():
+        setattr(shared, name, value)
+    data.save_as(path)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("stated_mm", "n_slices", "distance_mm"),
+    [
+        ("2.0", 9, 2.0),
+        ("1.99", 9, 2.0),  # rounded; the positions are taken for exact
+        (None, 5, 4.0),  # nothing tells that slices are left out
+        ("3.0", 5, 4.0),  # can't be
+        ("40.0", 5, 4.0),
+    ],
+)
+def test_labels_in_every_second_slice_lie_as_far_apart_as_the_file_states(tmp_path, stated_mm, n_slices, distance_mm):
+    array = np.zeros((9, 20, 24), np.uint8)
+    array[::2, 4:12, 5:15] = 1
+    path = write_seg(tmp_path / "case.dcm", array, ct_slices(9, (20, 24)))
+    with_measures(path, **({"SpacingBetweenSlices": stated_mm} if stated_mm else {}))
+    found, geometry, is_known = read_dicom_seg(path)
+    assert found.shape[0] == n_slices and is_known
+    assert geometry.spacing_mm[0] == pytest.approx(distance_mm, rel=1e-9)
+
+
+@pytest.mark.parametrize("stated_mm", ["2.0", None])
+def test_thickness_of_a_single_slice_is_said_to_stand_in(workspace, labels, stated_mm):
+    for folder in (workspace.references, workspace.predictions):
+        array = np.zeros((9, 20, 24), np.uint8)
+        array[4, 4:12, 5:15] = 1
+        path = write_seg(folder / "case.dcm", array, ct_slices(9, (20, 24)))
+        with_measures(path, **({"SpacingBetweenSlices": stated_mm} if stated_mm else {}))
+    run = workspace.run()
+    warning = "neither says how far slices are apart, so that their thickness, 3 mm, is taken for it; volumes and dist"
+    assert (warning in run.err) == (stated_mm is None)
+    assert run.value("reference_ml") == pytest.approx(80 * 0.375 * (2.0 if stated_mm else 3.0) / 1000)
+
+
 def test_sagittal_slices_are_turned_onto_the_grid(workspace, labels):
     array = labels[0]  # (z, y, x)
     nifti_of(workspace, workspace.references / "case.nii.gz", array)
