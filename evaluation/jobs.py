@@ -2,9 +2,12 @@
 
 import os
 import shutil
+import signal
 import tempfile
+import threading
 import time
-from collections.abc import Callable, Generator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -133,8 +136,10 @@ def run_jobs(
     """
     shards = options.split(len(tasks))
     calls = [_Shard(function, tuple(tasks[index] for index in shard), log.folder, Path.cwd()) for shard in shards]
-    waiting = dict(enumerate(_submit(calls, options, folder)))
+    waiting: dict[int, Any] = {}
     try:
+        with _interrupts_held():
+            waiting.update(enumerate(_submit(calls, options, folder)))
         while waiting:
             for number in [number for number, job in waiting.items() if job.done()]:
                 yield from zip(shards[number], _results(waiting[number], calls[number].tasks, log), strict=True)
@@ -145,6 +150,25 @@ def run_jobs(
     finally:
         for job in waiting.values():
             job.cancel(check=False)
+
+
+@contextmanager
+def _interrupts_held() -> Iterator[None]:
+    """Let Ctrl-C wait for the end of the block: jobs must be known before they can be cancelled.
+
+    The signal isn't blocked, since jobs on this machine would inherit that and it is what cancels them.
+    """
+    if threading.current_thread() is not threading.main_thread():  # Ctrl-C interrupts the main thread only
+        yield
+        return
+    held: list[int] = []
+    before = signal.signal(signal.SIGINT, lambda number, frame: held.append(number))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+        if held:
+            signal.raise_signal(signal.SIGINT)
 
 
 def _submit(calls: Sequence[_Shard], options: JobOptions, folder: Path) -> list[Any]:

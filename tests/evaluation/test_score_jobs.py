@@ -2,6 +2,7 @@
 
 import os
 import re
+import signal
 import sys
 import textwrap
 import time
@@ -170,6 +171,27 @@ def test_ctrl_c_cancels_the_jobs_and_the_next_run_goes_on(four, scored_by, monke
     scored_by(lambda case, score: names.append(case) or score())
     assert four.run().code == 0
     assert names == ["case_2", "case_3"]
+
+
+def test_ctrl_c_while_jobs_are_submitted_cancels_all_of_them(four, scored_by, monkeypatch):
+    from submitit.local import local
+
+    started, start = [], local.start_controller
+
+    def interrupted_after_the_first(**options):
+        started.append(start(**options))
+        if len(started) == 1:
+            signal.raise_signal(signal.SIGINT)
+        return started[-1]
+
+    monkeypatch.setattr(local, "start_controller", interrupted_after_the_first)
+    scored_by(lambda case, score: time.sleep(300))
+    run = four.run(*LOCAL, "--slurm-shards", "2")
+    assert run.code == 130 and "goes on where it was" in run.err
+    assert len(started) == 2
+    for process in started:
+        process.wait(30)
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
 def test_job_that_is_started_again_skips_what_it_had_finished(four, tmp_path):
