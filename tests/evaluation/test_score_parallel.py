@@ -1,8 +1,12 @@
 """Several processes: same result, light, and robust against one that dies."""
 
 import os
+import signal
 import subprocess
 import sys
+import time
+from contextlib import suppress
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -14,6 +18,11 @@ def square_or_die(task):
     if task == 3:
         os._exit(9)
     return task * task
+
+
+def say_and_sleep(task):
+    print(os.getpid(), flush=True)
+    time.sleep(300)
 
 
 def lost(task):
@@ -36,6 +45,24 @@ def test_parallel_equals_serial(workspace, blobs):
 def test_task_whose_process_dies_takes_no_other_with_it():
     results = dict(run_tasks(square_or_die, range(5), workers=2, when_worker_dies=lost))
     assert results == {i: "lost 3" if i == 3 else i * i for i in range(5)}
+
+
+def test_workers_end_with_a_parent_that_is_killed():
+    code = "from test_score_parallel import *; list(run_tasks(say_and_sleep, [0, 1], 2, lost))"
+    folders = os.pathsep.join([str(Path(__file__).parent), *sys.path])
+    with subprocess.Popen(
+        [sys.executable, "-c", code], stdout=subprocess.PIPE, env=os.environ | {"PYTHONPATH": folders}
+    ) as parent:
+        workers = [int(parent.stdout.readline()) for _ in range(2)]
+        assert len({parent.pid, *workers}) == 3
+        parent.kill()
+        try:
+            left, _ = parent.communicate(timeout=20)  # ends when no process holds the pipe any more
+            assert left == b""
+        finally:
+            for worker in workers:
+                with suppress(ProcessLookupError):
+                    os.kill(worker, signal.SIGKILL)
 
 
 def test_serial_tasks_stay_in_this_process():
