@@ -109,7 +109,8 @@ def _metric_options(options: argparse.Namespace) -> MetricOptions:
 
 def _job_options(options: argparse.Namespace) -> JobOptions | None:
     if not options.slurm:
-        given = [name for name in ("slurm_cluster", "slurm_shards", "slurm_options") if getattr(options, name)]
+        names = ("slurm_cluster", "slurm_shards", "slurm_options")
+        given = [name for name in names if getattr(options, name) not in (None, [])]
         if given:
             raise EvaluationError(f"--{given[0].replace('_', '-')}: is for --slurm only, which isn't there; add it")
         return None

@@ -224,6 +224,7 @@ def test_cases_are_shared_evenly():
         (("--slurm",), "needs the program sbatch, which isn't found; .* --slurm-cluster local"),
         ((*LOCAL, "--slurm-shards", "0"), "--slurm-shards: must be >= 1, got 0"),
         (("--slurm-shards", "2"), "--slurm-shards: is for --slurm only"),
+        (("--slurm-shards", "0"), "--slurm-shards: is for --slurm only"),
         ((*LOCAL, "--slurm-options", "cpu"), "must be NAME=VALUE, got 'cpu'"),
         ((*LOCAL, "--slurm-options", "slurm_colour=red"), "--slurm-options: Unknown argument 'colour'"),
         ((*LOCAL, "--slurm-options", "timeout_min=soon"), '--slurm-options: .*"timeout_min"'),
