@@ -12,7 +12,6 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
-from .calibration import warm_up_calibration
 from .case_log import FOLDER, CaseLog
 from .case_scores import CaseFailure, CaseScores
 from .case_task import CaseTask
@@ -27,8 +26,7 @@ from .metric_options import DEFAULT_TOLERANCE_MM, MetricOptions
 from .output import prepare_output, write_results
 from .pairs import SOURCES, CaseFiles, find_cases, find_dataset_json
 from .parallel import run_tasks
-from .score_case import score_case
-from .scoring import warm_up
+from .score_case import score_case, warm_up_for
 from .summary import make_summary
 
 _DEFAULTS = MetricOptions()
@@ -254,10 +252,7 @@ def _compile(progress: bool, task: CaseTask) -> None:
     if progress:
         notice.start()
     try:
-        if not task.only_probabilities:
-            warm_up()
-        if task.only_probabilities or task.metrics.options.wants_calibration:
-            warm_up_calibration()
+        warm_up_for(task)
     finally:
         notice.cancel()
 

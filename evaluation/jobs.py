@@ -17,7 +17,7 @@ from .case_scores import CaseFailure, CaseScores
 from .case_task import CaseTask
 from .errors import EvaluationError
 from .parallel import default_workers
-from .scoring import warm_up
+from .score_case import warm_up_for
 
 CLUSTERS = ("slurm", "local", "debug")
 FOLDER = ".jobs"
@@ -92,7 +92,7 @@ class _Shard:
 
     def __call__(self) -> list[CaseScores | CaseFailure]:
         os.chdir(self.working_folder)
-        warm_up()
+        warm_up_for(self.tasks[0])
         log = CaseLog(self.log_folder)
         finished = log.finished(self.tasks)
         return [finished.get(task.case) or self._score(task, log) for task in self.tasks]

@@ -4,6 +4,7 @@ from collections.abc import Iterator, Mapping
 
 import numpy as np
 
+from .calibration import warm_up_calibration
 from .case_images import read_case
 from .case_probabilities import labels_with_channel, open_for_case, score_file
 from .case_scores import CaseFailure, CaseScores
@@ -14,8 +15,20 @@ from .label_map import foreground_values
 from .label_score import LabelKey, Scores, label_key
 from .probability_scores import CALIBRATION_METRICS, ProbabilityScores
 from .readers import LabelImage, read_label_image
-from .scoring import score
+from .scoring import score, warm_up
 from .slices import slices
+
+
+def warm_up_for(task: CaseTask) -> None:
+    """Compile everything that scoring a case needs, or load it from disk; one process at a time does.
+
+    Args:
+        task: The case, or another of the same evaluation.
+    """
+    if not task.only_probabilities:
+        warm_up()
+    if task.only_probabilities or task.metrics.options.wants_calibration:
+        warm_up_calibration()
 
 
 def score_case(task: CaseTask) -> CaseScores | CaseFailure:

@@ -211,6 +211,16 @@ def test_job_that_is_started_again_skips_what_it_had_finished(four, tmp_path):
     assert all(isinstance(result, CaseScores) for result in again)
 
 
+def test_jobs_compile_what_their_cases_need(four, tmp_path, monkeypatch):
+    compiled = []
+    monkeypatch.setattr(jobs, "warm_up_for", compiled.append)
+    found, known = cases.find_both(four.predictions, four.references)
+    metrics = cases.choose_metrics(cases.MetricOptions(also=("calibration",)), 2.0, None, None)
+    tasks = tuple(CaseTask(case, found[case], known[case], "auto", None, False, None, metrics, None) for case in found)
+    jobs._Shard(score_case, tasks, tmp_path / "log", tmp_path)()
+    assert compiled == [tasks[0]]
+
+
 def test_cases_are_shared_evenly():
     assert jobs.JobOptions(shards=3).split(7) == [range(0, 7, 3), range(1, 7, 3), range(2, 7, 3)]
     assert len(jobs.JobOptions().split(41)) == 3  # 20 cases a job
