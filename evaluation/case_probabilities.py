@@ -4,6 +4,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from .calibration import ProbabilityBlock, ProbabilityError, as_probabilities, blocks_of_slabs, score_blocks
+from .common_grid import placed_on
 from .dataset_labels import DatasetLabels, Label
 from .errors import CaseError
 from .geometry import Geometry, check_same_geometry
@@ -66,6 +67,8 @@ def score_file(
         CaseError: If the grids differ, the file is damaged, or a label has no channel; names the file.
     """
     path = file.array.path
+    if reference.frames_only:
+        reference = placed_on(file.geometry, reference, path)
     geometry, reference_geometry = _of_equal_dimension(file.geometry, reference.geometry)
     check_same_geometry(geometry, reference_geometry, path, reference.path, resamples=False)
     keys = [label_key(label.values) for label in labels]

@@ -1,6 +1,7 @@
 """Bring files that leave out empty slices, as DICOM segmentations do, onto the grid of their counterpart."""
 
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 
@@ -25,18 +26,29 @@ def on_common_grid(reference: LabelImage, prediction: LabelImage) -> tuple[Label
     """
     if prediction.frames_only and reference.frames_only:
         grid = _spanning(reference.geometry, prediction.geometry)
-        return _placed(reference, grid, prediction), _placed(prediction, grid, reference)
+        return placed_on(grid, reference, prediction.path), placed_on(grid, prediction, reference.path)
     if prediction.frames_only:
-        return reference, _placed(prediction, reference.geometry, reference)
+        return reference, placed_on(reference.geometry, prediction, reference.path)
     if reference.frames_only:
-        return _placed(reference, prediction.geometry, prediction), prediction
+        return placed_on(prediction.geometry, reference, prediction.path), prediction
     return reference, prediction
 
 
-def _placed(image: LabelImage, grid: Geometry, counterpart: LabelImage) -> LabelImage:
+def placed_on(grid: Geometry, image: LabelImage, grid_file: Path) -> LabelImage:
     """Return an image on a grid that has its voxels; unchanged if the grid is another one.
 
     Whether the voxels coincide exactly is left to `check_same_geometry`, which sees where they are afterwards.
+
+    Args:
+        grid: Grid of all slices.
+        image: Label map that leaves out slices.
+        grid_file: File that the grid is of, for the message.
+
+    Returns:
+        The label map, slices that it left out filled with 0.
+
+    Raises:
+        CaseError: If a label lies outside the grid; names both files.
     """
     for wanted in grid.affines:
         place = _index_map(image.geometry, wanted)
@@ -56,7 +68,7 @@ def _placed(image: LabelImage, grid: Geometry, counterpart: LabelImage) -> Label
     array[np.ix_(*target)] = moved[np.ix_(*own)]
     if np.count_nonzero(array) < np.count_nonzero(moved):
         raise CaseError(
-            f"{image.path} and {counterpart.path}: the labels of the first must lie in the image of the second, got "
+            f"{image.path} and {grid_file}: the labels of the first must lie in the image of the second, got "
             "some outside; compare it with a file of the whole image"
         )
     affine = _with_slice_step(image.geometry, wanted) @ np.linalg.inv(place)

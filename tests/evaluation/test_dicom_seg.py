@@ -1,5 +1,6 @@
 """DICOM segmentations as references and predictions: same scores as NIfTI files of the same labels."""
 
+import pickle
 import sys
 
 import nibabel as nib
@@ -12,7 +13,9 @@ from pydicom import dcmread  # noqa: E402
 from pydicom.sr.codedict import codes  # noqa: E402
 from pydicom.uid import generate_uid  # noqa: E402
 
+from evaluation import threshold  # noqa: E402
 from evaluation.dicom_seg import read_dicom_seg  # noqa: E402
+from evaluation.probability_scores import CALIBRATION_METRICS  # noqa: E402
 
 SPACING, ORIGIN_LPS = (2.0, 0.75, 0.5), (-30.0, -20.0, 100.0)
 
@@ -262,6 +265,64 @@ def test_other_dicom_files_are_refused(tmp_path, labels):
     data.save_as(path)
     with pytest.raises(ValueError, match="must lie above each other, got some 5 mm beside"):
         read_dicom_seg(path)
+
+
+def write_npz(workspace, n_slices=9, seed=0, shift_mm=0.0):
+    """Write probabilities of labels 1 to 3 on the grid of the slices."""
+    p = np.random.default_rng(seed).dirichlet(np.ones(4), (n_slices, 20, 24)).astype(np.float32)
+    np.savez_compressed(workspace.predictions / "case.npz", probabilities=np.moveaxis(p, -1, 0))
+    origin = tuple(np.add(ORIGIN_LPS, shift_mm))
+    sitk = {"spacing": SPACING[::-1], "origin": origin, "direction": tuple(np.eye(3).ravel())}
+    (workspace.predictions / "case.pkl").write_bytes(pickle.dumps({"sitk_stuff": sitk}))
+
+
+def write_nifti_on_slices(path, array):
+    """Write NIfTI with the rows in the order of the slices."""
+    affine = np.diag([-SPACING[2], -SPACING[1], SPACING[0], 1.0])
+    affine[:3, 3] = -ORIGIN_LPS[0], -ORIGIN_LPS[1], ORIGIN_LPS[2]
+    nib.save(nib.Nifti1Image(array.T, affine), path)
+
+
+def test_thresholds_are_those_of_nifti_references(workspace, labels):
+    write_npz(workspace)
+    write_nifti_on_slices(workspace.references / "case.nii.gz", labels[0])
+    assert workspace.run(module=threshold, output=workspace.root / "expected").code == 0
+    (workspace.references / "case.nii.gz").unlink()
+    write_seg(workspace.references / "case.dcm", labels[0], ct_slices(9, (20, 24)))
+    run = workspace.run(module=threshold)
+    assert run.code == 0, run.err
+    for name in ("thresholds.csv", "curves.json"):
+        assert (workspace.scores / name).read_bytes() == (workspace.root / "expected" / name).read_bytes()
+
+
+def test_calibration_of_two_segmentations_is_that_of_nifti_files(workspace, labels):
+    write_npz(workspace)
+    for folder, array in zip((workspace.references, workspace.predictions), labels, strict=True):
+        write_nifti_on_slices(folder / "case.nii.gz", array)
+    expected = values(workspace.run("--also", "calibration", output=workspace.root / "expected"))
+    for folder, array in zip((workspace.references, workspace.predictions), labels, strict=True):
+        (folder / "case.nii.gz").unlink()
+        write_seg(folder / "case.dcm", array, ct_slices(9, (20, 24)))
+    run = workspace.run("--also", "calibration")
+    assert run.code == 0, run.err
+    found = values(run)
+    wanted = {key: value for key, value in expected.items() if key[1] in CALIBRATION_METRICS}
+    assert {key: found[key] for key in wanted} == pytest.approx(wanted, rel=1e-12, nan_ok=True)
+    assert found["1", "auroc"] > 0
+
+
+@pytest.mark.parametrize(
+    ("prediction", "message"),
+    [
+        ({"n_slices": 5}, "case.npz: the labels of the first must lie in the image of the second, got some outside"),
+        ({"shift_mm": 0.2}, "geometries must be the same"),
+    ],
+)
+def test_probabilities_on_another_grid_than_a_segmentation_are_refused(workspace, labels, prediction, message):
+    write_npz(workspace, **prediction)
+    write_seg(workspace.references / "case.dcm", labels[0], ct_slices(9, (20, 24)))
+    run = workspace.run(module=threshold)
+    assert run.code != 0 and message in run.err
 
 
 def test_damaged_file_and_missing_package_are_named(workspace, labels, monkeypatch):
