@@ -10,7 +10,7 @@ from .case_scores import CaseFailure
 from .command import EXIT_INCOMPLETE, EXIT_OK, Command, until_reader_leaves
 from .curves import make_curves
 from .curves_file import CURVES_FILE, read_curves, write_curves
-from .dataset_labels import DatasetLabels
+from .dataset_labels import DatasetLabels, choose_labels
 from .errors import EvaluationError
 from .pairs import find_cases
 from .parallel import default_workers
@@ -66,8 +66,13 @@ def _check(options: argparse.Namespace) -> None:
         raise EvaluationError("--save-labels: needs --apply FILE, the thresholds; choose them first without it")
     if options.apply and (options.metric or options.pooled):
         raise EvaluationError("--metric and --pooled: say how to choose, so they don't go with --apply; leave them out")
-    if options.save_labels and options.save_labels.resolve() == options.predictions.resolve():
-        raise EvaluationError("--save-labels: must not be the folder of --predictions, whose labels it would replace")
+    if options.workers < 1:
+        raise EvaluationError(f"--workers: must be >= 1, got {options.workers}")
+    for option, folder in (("--predictions", options.predictions), ("--references", options.references)):
+        if options.save_labels and folder and options.save_labels.resolve() == folder.resolve():
+            raise EvaluationError(
+                f"--save-labels: must not be the folder of {option}, whose labels it would replace; choose another"
+            )
 
 
 def _choose(options: argparse.Namespace, dataset: DatasetLabels | None) -> Sequence[CaseFailure]:
@@ -89,24 +94,32 @@ def _apply(options: argparse.Namespace, dataset: DatasetLabels | None) -> Sequen
     if options.references is not None:
         failures += _score_at(options, dataset, choice)
     if options.save_labels:
-        cases = find_cases(options.predictions, with_npz=True, option="--predictions")
-        thresholds = {key: chosen.threshold for key, chosen in choice.labels.items()}
         known = {failure.case for failure in failures}
-        failures += [
-            failure
-            for failure in write_label_maps(
-                cases,
-                options.save_labels,
-                source=options.source,
-                dataset=dataset,
-                thresholds=thresholds,
-                workers=options.workers,
-                progress=True,
-            )
-            if failure.case not in known
-        ]
-        print(options.save_labels)
+        failures += [failure for failure in _save_labels(options, dataset, choice) if failure.case not in known]
     return failures
+
+
+def _save_labels(
+    options: argparse.Namespace, dataset: DatasetLabels | None, choice: ThresholdChoice
+) -> Sequence[CaseFailure]:
+    saved = write_label_maps(
+        find_cases(options.predictions, with_npz=True, option="--predictions"),
+        options.save_labels,
+        source=options.source,
+        dataset=dataset,
+        labels=choose_labels(options.labels, dataset, include_background=False) if options.labels else None,
+        thresholds={key: chosen.threshold for key, chosen in choice.labels.items()},
+        workers=options.workers,
+        progress=True,
+    )
+    notes = []
+    if saved.at_half:
+        notes.append(f"note: no threshold was chosen for {', '.join(saved.at_half)}; label maps take 0.5")
+    if saved.unused:
+        notes.append(f"note: no label map has a label {', '.join(saved.unused)}, so that its threshold isn't applied")
+    with until_reader_leaves():
+        print(*notes, options.save_labels, sep="\n")
+    return saved.failures
 
 
 def _score_at(options: argparse.Namespace, dataset: DatasetLabels | None, choice: ThresholdChoice) -> list[CaseFailure]:
@@ -115,14 +128,18 @@ def _score_at(options: argparse.Namespace, dataset: DatasetLabels | None, choice
     if not scores:
         known = ", ".join(choice.labels)
         raise EvaluationError(f"--apply {options.apply}: has thresholds for {known}, and no label of these data")
-    same = choice.predictions == str(options.predictions.absolute())
+    same = choice.predictions == str(options.predictions.resolve())
     facts = _facts(options, dataset, scored) | {"thresholds": str(options.apply.absolute())}
     paths = write_threshold_scores(options.output, scores, facts | {"bias": BIAS if same else None})
     _finish(scored)
     notes = [f"note: {BIAS}"] if same else []
-    missing = [label.key for label in scored.labels if label.key not in choice.labels]
+    there = [label.key for label in scored.labels]
+    missing = [key for key in there if key not in choice.labels]
     if missing:
-        notes.append(f"note: no threshold was chosen for {', '.join(missing)}; label maps take 0.5")
+        notes.append(f"note: no threshold was chosen for {', '.join(missing)}, which isn't scored")
+    unused = [key for key in choice.labels if key not in there]
+    if unused and not options.labels:
+        notes.append(f"note: no label {', '.join(unused)} is scored, so that its threshold isn't applied")
     with until_reader_leaves():
         print(format_applied(means_of(scores), len(scored.cases)), *notes, "", *paths, sep="\n")
     return list(scored.failures)
@@ -164,7 +181,12 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
     add("--references", type=Path, metavar="DIR", help="<case>.nii.gz")
     add("--output", type=Path, required=True, metavar="DIR", help="folder for the results")
     add("--dataset-json", type=Path, metavar="FILE", help="label names and regions (default: found beside the data)")
-    add("--labels", nargs="+", metavar="LABEL", help="values, names or regions like 1+2 (default: all)")
+    add(
+        "--labels",
+        nargs="+",
+        metavar="LABEL",
+        help="values, names or regions like 1+2, to score and to save (default: all)",
+    )
     add("--metric", choices=METRICS, help="what is to be best (default: dice)")
     add("--pooled", action="store_true", help="sum voxels over cases instead of averaging over cases")
     add("--apply", type=Path, metavar="FILE", help="thresholds.json chosen before: score at these thresholds")

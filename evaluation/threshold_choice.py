@@ -11,12 +11,14 @@ import numpy as np
 
 from .curves_file import Curves, LabelCurves, ThresholdCurve
 from .errors import EvaluationError
+from .label_map import LARGEST_VALUE
 from .output import renamed_when_complete
 from .probability_scores import THRESHOLDS
 
 THRESHOLDS_FILE = "thresholds.json"
 TABLE_FILE = "thresholds.csv"
 THRESHOLDS_FORMAT = "segmentation-thresholds"
+FORMAT_VERSION = 1
 METRICS = ("dice", "iou")
 PLAIN_THRESHOLD = 0.5
 BIAS = (
@@ -54,7 +56,7 @@ class ThresholdChoice:
         metric: `dice` or `iou`.
         pooled: Whether it is that of voxels summed over cases, instead of the mean over cases.
         labels: Thresholds by the label's key.
-        predictions: Folder that they were chosen on.
+        predictions: Folder that they were chosen on, without links or `..` in its path.
     """
 
     metric: str
@@ -76,7 +78,7 @@ def choose_thresholds(curves: Curves, metric: str, pooled: bool, predictions: Pa
         The choice; 0.5 for a label that overlaps at no threshold, such as one that is in no reference.
     """
     labels = {key: _chosen(own, metric, pooled, curves.n_cases) for key, own in curves.labels.items()}
-    return ThresholdChoice(metric, pooled, labels, str(predictions.absolute()))
+    return ThresholdChoice(metric, pooled, labels, str(predictions.resolve()))
 
 
 def index_of(threshold: float) -> int:
@@ -88,8 +90,8 @@ def index_of(threshold: float) -> int:
     Raises:
         ValueError: If it isn't there.
     """
-    index = round(threshold * (len(THRESHOLDS) - 1))
-    if not (0 <= index < len(THRESHOLDS) and abs(THRESHOLDS[index] - threshold) < 1e-9):
+    index = round(threshold * (len(THRESHOLDS) - 1)) if 0 <= threshold <= 1 else -1
+    if index < 0 or abs(THRESHOLDS[index] - threshold) >= 1e-9:
         raise ValueError(f"a threshold must be a multiple of {THRESHOLDS[1]:g} in [0, 1], got {threshold!r}")
     return index
 
@@ -125,7 +127,7 @@ def write_thresholds(folder: Path, choice: ThresholdChoice, curves: Curves, more
     """
     paths = [folder / THRESHOLDS_FILE, folder / TABLE_FILE]
     averaging = "voxels of all cases pooled" if choice.pooled else "mean over the n cases where it applies"
-    head = {"format": THRESHOLDS_FORMAT, "format_version": 1, "averaging": averaging, "bias": BIAS}
+    head = {"format": THRESHOLDS_FORMAT, "format_version": FORMAT_VERSION, "averaging": averaging, "bias": BIAS}
     try:
         with renamed_when_complete(*paths) as (json_part, csv_part):
             text = json.dumps(head | asdict(choice) | dict(more), indent=2, ensure_ascii=False, allow_nan=False)
@@ -160,7 +162,7 @@ def read_thresholds(path: Path) -> ThresholdChoice:
         The choice.
 
     Raises:
-        EvaluationError: If it is missing, of another kind, or holds a threshold that isn't on the grid.
+        EvaluationError: If it is missing, of another kind, or holds a label or threshold that can't be.
     """
     path = path / THRESHOLDS_FILE if path.is_dir() else path
     try:
@@ -169,13 +171,28 @@ def read_thresholds(path: Path) -> ThresholdChoice:
         raise EvaluationError(f"--apply {path}: must be a readable JSON file, got: {error}; check the path") from error
     if not isinstance(content, dict) or content.get("format") != THRESHOLDS_FORMAT:
         raise EvaluationError(f"--apply {path}: must be the {THRESHOLDS_FILE} that this command wrote; choose another")
+    if content.get("format_version") != FORMAT_VERSION:
+        raise EvaluationError(
+            f"--apply {path}: must be of format version {FORMAT_VERSION}, got {content.get('format_version')!r}; "
+            "choose the thresholds again"
+        )
     try:
-        labels = {key: ChosenThreshold(**entry) for key, entry in content["labels"].items()}
-        for chosen in labels.values():
-            index_of(chosen.threshold)
-        return ThresholdChoice(content["metric"], content["pooled"], labels, content["predictions"])
+        labels = {key: _checked(key, ChosenThreshold(**entry)) for key, entry in content["labels"].items()}
+        if not labels:
+            raise ValueError("it holds no threshold")
+        return ThresholdChoice(content["metric"], content["pooled"], labels, str(content["predictions"]))
     except (KeyError, TypeError, AttributeError, ValueError) as error:
         raise EvaluationError(f"--apply {path}: is damaged: {error}; choose the thresholds again") from error
+
+
+def _checked(key: str, chosen: ChosenThreshold) -> ChosenThreshold:
+    values = [int(part) if part.isdecimal() and part.isascii() else -1 for part in key.split("+")]
+    if not all(0 <= value <= LARGEST_VALUE for value in values):
+        raise ValueError(f"a label must be an integer >= 0 and < 2**31, or several as in 1+2, got {key!r}")
+    if isinstance(chosen.threshold, bool):
+        raise ValueError(f"the threshold of label {key} must be a number, got {chosen.threshold}")
+    index_of(chosen.threshold)
+    return chosen
 
 
 def _or_none(value: float) -> float | None:

@@ -14,6 +14,13 @@ from evaluation.score_case import score_case
 
 SHAPE = (4, 6, 8)
 SPACING = (2.0, 1.0, 0.5)
+HEAD = {
+    "format": "segmentation-thresholds",
+    "format_version": 1,
+    "metric": "dice",
+    "pooled": False,
+    "predictions": "elsewhere",
+}
 
 
 @pytest.fixture
@@ -150,9 +157,12 @@ def test_applied_thresholds_are_scored_case_by_case(timid, run):
     assert "too good" not in out and f"{dice(t):.4f}" in out
 
 
-def test_applying_to_the_same_predictions_says_that_this_is_biased(timid, run):
+@pytest.mark.parametrize("spelling", ["predictions", "predictions/../predictions", "linked"])
+def test_applying_to_the_same_predictions_says_that_this_is_biased(timid, run, spelling):
+    (timid.root / "linked").symlink_to(timid.predictions)
     run()
-    code, out, _ = run("--apply", timid.root / "chosen" / "thresholds.json", output="applied")
+    folder = f"{timid.root}/{spelling}"
+    code, out, _ = run("--apply", timid.root / "chosen" / "thresholds.json", output="applied", predictions=folder)
     assert code == 0 and "too good: they were chosen on the same cases" in out
     content = json.loads((timid.root / "applied" / "threshold_scores.json").read_text())
     assert content["labels"]["1"]["dice"]["mean"] == 1 and "too good" in content["bias"]
@@ -174,11 +184,16 @@ def test_saved_label_maps_score_as_the_command_said(timid, run):
     assert [path.name for path in sorted(maps.iterdir())] == [f"case_{n}.nii.gz" for n in range(3)]
 
 
+def one_threshold(threshold, key="1"):
+    """Return the content of a thresholds.json."""
+    entry = {"name": "x", "threshold": threshold, "value": 1.0, "n": 1, "value_at_half": 1.0, "n_at_half": 1}
+    return HEAD | {"labels": {key: entry}}
+
+
 def applied_maps(workspace, run, thresholds, *options, references=False):
     """Write label maps at some thresholds; return that of `case`, and the run."""
-    entry = {"name": "x", "value": 1.0, "n": 1, "value_at_half": 1.0, "n_at_half": 1}
-    content = {"format": "segmentation-thresholds", "metric": "dice", "pooled": False, "predictions": "elsewhere"}
-    content["labels"] = {key: entry | {"threshold": value} for key, value in thresholds.items()}
+    labels = {key: one_threshold(value, key)["labels"][key] for key, value in thresholds.items()}
+    content = HEAD | {"labels": labels}
     path = workspace.root / "thresholds.json"
     path.write_text(json.dumps(content))
     maps = workspace.root / "maps"
@@ -222,6 +237,48 @@ def test_regions_are_painted_in_the_declared_order(workspace, run):
     label_map, (code, _, err) = applied_maps(workspace, run, {"1+2": 0.25, "2": 0.75})
     assert code == 0, err
     assert label_map.ravel().tolist() == [1, 2, 1, 0]
+
+
+@pytest.fixture
+def two_labels(workspace):
+    """One case in which label 1, label 2, or none has a probability of 0.6."""
+    p = np.zeros((3, 1, 1, 3), np.float32)
+    p[1, 0, 0], p[2, 0, 0] = [0.6, 0.4, 0.0], [0.0, 0.6, 0.0]
+    p[0] = 1 - p[1] - p[2]
+    write(workspace, "case", np.array([[[1, 2, 0]]]), None, probabilities=p)
+    return workspace
+
+
+def test_label_maps_hold_only_the_labels_asked_for(two_labels, run):
+    label_map, (code, out, _) = applied_maps(two_labels, run, {"1": 0.4, "2": 0.5}, "--labels", "1")
+    assert code == 0 and label_map.ravel().tolist() == [1, 1, 0] and "note" not in out
+    label_map, (code, out, _) = applied_maps(two_labels, run, {"1": 0.4}, "--labels", "2", references=False)
+    assert code == 0 and label_map.ravel().tolist() == [0, 2, 0]
+    assert "note: no threshold was chosen for 2; label maps take 0.5" in out
+
+
+@pytest.mark.parametrize("references", [True, False])
+def test_label_without_a_threshold_is_painted_at_a_half_and_named(two_labels, run, references):
+    label_map, (code, out, _) = applied_maps(two_labels, run, {"1": 0.4}, references=references)
+    assert code == 0 and label_map.ravel().tolist() == [1, 2, 0]
+    assert out.count("note: no threshold was chosen for 2; label maps take 0.5") == 1
+    assert ("note: no threshold was chosen for 2, which isn't scored" in out) is references
+
+
+@pytest.mark.parametrize("references", [True, False])
+def test_threshold_of_a_label_that_is_not_there_is_named(two_labels, run, references):
+    label_map, (code, out, _) = applied_maps(two_labels, run, {"1": 0.4, "2": 0.5, "7": 0.3}, references=references)
+    assert code == 0 and label_map.ravel().tolist() == [1, 2, 0]
+    assert "note: no label map has a label 7, so that its threshold isn't applied" in out
+    assert ("note: no label 7 is scored, so that its threshold isn't applied" in out) is references
+
+
+@pytest.mark.parametrize(
+    ("label", "message"), [("7", "label 7 must have a channel"), ("1+2", "got one of the union 1+2")]
+)
+def test_label_that_cannot_be_painted_is_refused(two_labels, run, label, message):
+    label_map, (code, _, err) = applied_maps(two_labels, run, {"1": 0.4}, "--labels", label)
+    assert code == 1 and label_map is None and message in err
 
 
 def test_label_values_above_255_are_saved_as_uint16(workspace, run):
@@ -322,29 +379,44 @@ def test_references_are_needed_to_choose(timid, run):
     assert code == 2 and "--references: needed unless" in err
 
 
-def test_label_maps_do_not_replace_those_of_the_predictions(timid, run):
+@pytest.mark.parametrize("option", ["predictions", "references"])
+@pytest.mark.parametrize("spelling", ["{}", "{}/../{name}", "linked"])
+def test_label_maps_replace_no_file_that_was_read(timid, run, option, spelling):
     run()
-    code, _, err = run("--apply", timid.root / "chosen", "--save-labels", timid.predictions)
-    assert code == 2 and "must not be the folder of --predictions" in err
+    folder = getattr(timid, option)
+    (timid.root / "linked").symlink_to(folder)
+    spelt = str(timid.root / spelling.format(folder, name=folder.name))
+    before = {path.name: path.read_bytes() for path in folder.iterdir()}
+    code, _, err = run("--apply", timid.root / "chosen", "--save-labels", spelt, output="applied")
+    assert code == 2 and f"must not be the folder of --{option}" in err
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
+    assert not (timid.root / "applied").exists()
+
+
+def test_label_maps_need_a_process(timid, run):
+    run()
+    maps = timid.root / "maps"
+    code, _, err = run("--apply", timid.root / "chosen", "--save-labels", maps, "--workers", "0", references=False)
+    assert code == 2 and "--workers: must be >= 1, got 0" in err and not maps.exists()
 
 
 @pytest.mark.parametrize(
     ("content", "message"),
     [
         ({"format": "plot"}, "must be the thresholds.json that this command wrote"),
-        ({"format": "segmentation-thresholds"}, "is damaged"),
-        (
-            {
-                "format": "segmentation-thresholds",
-                "metric": "dice",
-                "pooled": False,
-                "predictions": "",
-                "labels": {
-                    "1": {"name": "", "threshold": 0.123, "value": 1, "n": 1, "value_at_half": 1, "n_at_half": 1}
-                },
-            },
-            "a threshold must be a multiple of 0.005 in [0, 1], got 0.123",
-        ),
+        (HEAD, "is damaged"),
+        (HEAD | {"labels": {}}, "it holds no threshold"),
+        (HEAD | {"format_version": 99}, "must be of format version 1, got 99"),
+        (one_threshold(0.123), "a threshold must be a multiple of 0.005 in [0, 1], got 0.123"),
+        (one_threshold(float("inf")), "a threshold must be a multiple of 0.005 in [0, 1], got inf"),
+        (one_threshold(float("nan")), "a threshold must be a multiple of 0.005 in [0, 1], got nan"),
+        (one_threshold(-0.005), "got -0.005"),
+        (one_threshold(True), "the threshold of label 1 must be a number, got True"),
+        (one_threshold("0.5"), "is damaged"),
+        (one_threshold(0.5, "liver"), "a label must be an integer >= 0 and < 2**31, or several as in 1+2, got 'liver'"),
+        (one_threshold(0.5, "-1"), "got '-1'"),
+        (one_threshold(0.5, "1+"), "got '1+'"),
+        (one_threshold(0.5, str(2**31)), "got '2147483648'"),
     ],
 )
 def test_other_files_are_not_applied(timid, run, content, message):
