@@ -19,7 +19,8 @@ class LabelMetric(Metric):
     """One metric of `evaluation.score`, for each label of label maps or of scores of classes.
 
     What is kept of each image are all its metrics: in a `MetricCollection` those with the same options share them, and
-    an image is scored once.
+    an image is scored once (but in the first batch after a reset of the collection, before it has compared them). A
+    distance is inf as soon as one image lacks a label that the other map holds, and so is the mean over images.
 
     Args:
         num_classes: Number of classes, the background among them, >= 2.
@@ -66,12 +67,16 @@ class LabelMetric(Metric):
         self.nsd_tolerance_mm = as_tolerances(nsd_tolerance_mm)
         self.options = options or MetricOptions()
         check_metric(metric, self.nsd_tolerance_mm, self.options)
-        self.set_dtype(torch.float64)
+        super().set_dtype(torch.float64)
         # Collections merge metrics whose states have equal names and, after one batch, equal values: the name says all
         # that the values depend on, so that two metrics which are equal by chance are never taken for one.
         settings = (num_classes, self.labels, ignore_index, self.nsd_tolerance_mm, self.options)
         self._state = f"values_{zlib.crc32(repr(settings).encode()):08x}"
         self.add_state(self._state, default=[], dist_reduce_fx="cat")
+
+    def set_dtype(self, dst_type: str | torch.dtype) -> "LabelMetric":
+        """Leave everything as it is: what is kept are bits of float64, which no other type can hold."""
+        return self
 
     @property
     def higher_is_better(self) -> bool | None:  # type: ignore[override]
@@ -83,8 +88,9 @@ class LabelMetric(Metric):
 
         Args:
             preds: Label maps (B, D, H, W) or (B, H, W), or logits or probabilities with the classes as second axis, of
-                which the largest counts.
-            target: Label maps (B, D, H, W) or (B, H, W).
+                which the largest counts; one-hot predictions too.
+            target: Label maps (B, D, H, W) or (B, H, W). One-hot targets of 2D images can't be told from label maps
+                (B, D, H, W), so give their `argmax(1)`.
             spacing: Voxel size in mm in the order of the axes, or one for each image of the batch; 1 by default.
 
         Raises:
@@ -93,12 +99,16 @@ class LabelMetric(Metric):
         predictions, references = (_as_array(labels) for labels in (self._label_maps(preds, target), target))
         spacings = spacing_of_each(spacing, len(references), references.ndim - 1)
         values = [self._score(*image) for image in zip(references, predictions, spacings, strict=True)]
-        getattr(self, self._state).append(torch.tensor(values, dtype=torch.float64, device=self.device).reshape(-1))
+        # kept as their bits: collections compare states by their numbers, and nan differs from itself
+        bits = torch.tensor(values, dtype=torch.float64).reshape(-1).view(torch.int64)
+        getattr(self, self._state).append(bits.to(self.device))
 
     def _label_maps(self, preds: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
         by_class = (target.shape[0], self.num_classes, *target.shape[1:]) if target.ndim else ()
         if target.ndim in (3, 4) and preds.shape in (target.shape, by_class):
-            return preds if preds.shape == target.shape else preds.argmax(1)
+            if preds.shape == target.shape:
+                return preds
+            return (preds.byte() if preds.dtype == torch.bool else preds).argmax(1)
         raise ValueError(
             "target must be label maps (B, D, H, W) or (B, H, W), and preds the same or "
             f"(B, {self.num_classes}, ...), got {tuple(target.shape)} and {tuple(preds.shape)}"
@@ -124,7 +134,8 @@ class LabelMetric(Metric):
             shape (labels,). nan (a label in neither map) is left out, and returned where nothing else is there.
         """
         names = self.options.names(self.nsd_tolerance_mm)
-        values = dim_zero_cat(getattr(self, self._state)).reshape(-1, len(self.labels), len(names))
+        bits = dim_zero_cat(getattr(self, self._state))
+        values = bits.view(torch.float64).reshape(-1, len(self.labels), len(names))
         of_metric = values[:, :, names.index(self.metric)]
         return of_metric.nanmean(0) if self.per_label else of_metric.nanmean(1).nanmean()
 

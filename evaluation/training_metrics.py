@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 import torch
 
 from .metric_options import MetricOptions
@@ -33,15 +34,28 @@ def spacing_of_each(spacing: Sequence[Any] | None, n_images: int, ndim: int) -> 
     """Return the voxel size of each image of a batch.
 
     Args:
-        spacing: Voxel size in mm in the order of the axes, or one for each image; None for 1.
+        spacing: Voxel size in mm in the order of the axes, or one for each image, as sequences, arrays or tensors;
+            None for 1.
         n_images: Number of images.
         ndim: Number of axes of an image.
 
     Returns:
         Voxel sizes in mm, `n_images` of them.
+
+    Raises:
+        ValueError: If it is neither.
     """
     if spacing is None:
         return [(1.0,) * ndim] * n_images
-    if len(spacing) == n_images and all(isinstance(one, Sequence | torch.Tensor) for one in spacing):
-        return [tuple(float(size) for size in one) for one in spacing]
-    return [tuple(float(size) for size in spacing)] * n_images
+    sizes = np.array([_on_cpu(one) for one in _on_cpu(spacing)], dtype=float)
+    if sizes.ndim == 1:
+        return [tuple(sizes.tolist())] * n_images
+    if sizes.ndim != 2 or len(sizes) != n_images:
+        raise ValueError(
+            f"spacing must be {ndim} voxel sizes, or those of each of {n_images} images, got shape {sizes.shape}"
+        )
+    return [tuple(one) for one in sizes.tolist()]
+
+
+def _on_cpu(numbers: Any) -> Any:
+    return numbers.detach().cpu().numpy() if isinstance(numbers, torch.Tensor) else numbers

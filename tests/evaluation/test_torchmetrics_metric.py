@@ -96,7 +96,13 @@ def test_higher_is_better_follows_the_definition(name, better):
     assert LabelMetric(2, name).higher_is_better is better
 
 
-def test_collection_scores_an_image_once_for_all_its_metrics(batch, monkeypatch):
+@pytest.mark.parametrize("images", ["3d", "2d", "label 2 absent", "nothing"])
+def test_collection_scores_an_image_once_for_all_its_metrics(batch, monkeypatch, images):
+    if images == "2d":  # without a volume in ml: nan
+        batch = tuple(side[:, 8] for side in batch)
+    elif images != "3d":
+        batch = tuple(torch.where(side == 1, 1, 0) * (images != "nothing") for side in batch)
+    spacing = SPACING[-(batch[0].ndim - 1) :]
     from evaluation import torchmetrics_metric
 
     calls = []
@@ -105,11 +111,38 @@ def test_collection_scores_an_image_once_for_all_its_metrics(batch, monkeypatch)
     )
     collection = torchmetrics.MetricCollection({name: LabelMetric(3, name) for name in ("dice", "hd95_mm", "assd_mm")})
     for _ in range(3):
-        collection.update(*batch, spacing=SPACING)
+        collection.update(*batch, spacing=spacing)
     assert len(calls) == 2 * (3 + 1 + 1)  # images times batches; after the first the metrics share
     values = collection.compute()
     for name in ("dice", "hd95_mm", "assd_mm"):
-        assert values[name].item() == pytest.approx(LabelMetric(3, name)(*batch, spacing=SPACING).item())
+        own = LabelMetric(3, name)(*batch, spacing=spacing).item()
+        assert values[name].item() == pytest.approx(own, nan_ok=True)
+
+
+def test_spacing_is_one_for_all_images_or_one_for_each(batch):
+    three = [torch.cat([side, side[:1]]) for side in batch]
+    wanted = LabelMetric(3, "hd_mm")(*three, spacing=SPACING)
+    each = [SPACING] * 3
+    for spacing in (torch.tensor(SPACING), np.array(SPACING), torch.tensor(each), np.array(each), each):
+        assert LabelMetric(3, "hd_mm")(*three, spacing=spacing) == wanted
+    for kind in (torch.tensor, np.array):
+        assert LabelMetric(3, "hd_mm")(*three, spacing=[kind(SPACING)] * 3) == wanted
+    with pytest.raises(ValueError, match=r"those of each of 3 images, got shape \(2, 3\)"):
+        LabelMetric(3, "hd_mm")(*three, spacing=[SPACING] * 2)
+
+
+def test_boolean_one_hot_predictions_are_label_maps(batch):
+    hot = torch.nn.functional.one_hot(batch[0], 3).movedim(-1, 1)
+    assert LabelMetric(3)(hot.bool(), batch[1]) == LabelMetric(3)(*batch) == LabelMetric(3)(hot, batch[1])
+
+
+def test_values_survive_another_type_and_device(batch):
+    metric = LabelMetric(3, "hd_mm")
+    metric.update(*batch)
+    wanted = metric.compute()
+    for changed in (metric.set_dtype(torch.float32), metric.half(), metric.to("cpu")):
+        changed.update(*batch)
+        assert changed.compute() == wanted
 
 
 def test_collection_never_merges_metrics_that_are_equal_by_chance(batch):
