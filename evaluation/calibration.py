@@ -1,6 +1,6 @@
 """Score probabilities against a reference, in pieces that needn't all be in memory."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import numpy as np
 
@@ -9,14 +9,18 @@ from .engine.compiled import one_process_at_a_time
 from .label_channels import Channels, LabelChannels
 from .label_map import as_label_map
 from .label_score import LabelKey
-from .probability_scores import ProbabilityScores
-from .probability_sums import CountedRanks, DistributionSums, LabelSums
+from .probability_scores import LabelProbabilityScore, ProbabilityScores
+from .probability_sums import CountedRanks, DistributionSums, LabelSums, rank_bytes
+from .requested_labels import checked_ignored, checked_labels, region_values
 
 ACCEPTED_EXCESS = 1e-3
 """How far outside [0, 1] a probability may lie, for rounding; it is then taken as 0 or 1."""
 
 MOST_SORTED = 1 << 24
-"""Voxels times labels up to which ranks are exact; beyond, voxels of nearly the same probability share one."""
+"""Voxels times labels up to which ranks are exact in large images; beyond, nearly equal probabilities share one."""
+
+MOST_RANK_BYTES = 1 << 29
+"""Memory for the ranks of the labels that are scored in one pass over the probabilities."""
 
 _SLAB_VALUES = 1 << 20
 
@@ -64,6 +68,8 @@ def score_probabilities(
         (0.0625, 1.0)
     """
     reference, probabilities = as_label_map(reference, "reference"), np.asarray(probabilities)
+    if probabilities.dtype.kind not in "biuf":
+        raise ValueError(f"probabilities must be real numbers, got values of type {probabilities.dtype}; convert them")
     if probabilities.ndim not in (3, 4) or probabilities.shape[1:] != reference.shape:
         raise ValueError(
             f"probabilities must be (K, D, H, W) or (K, H, W) for a reference of shape {reference.shape}, "
@@ -71,50 +77,68 @@ def score_probabilities(
         )
     if np.isnan(probabilities).any():
         raise ValueError("probabilities must be numbers, got nan")
-    values = None if regions is None else tuple(_values(region) for region in regions)
+    values = None if regions is None else tuple(region_values(region) for region in regions)
     channels = LabelChannels(len(probabilities), values)
-    wanted = channels.foreground() if labels is None else tuple(labels)
-    slabs = _slabs_of(probabilities)
-    blocks = blocks_of_slabs(slabs, channels, [channels.of(_values(label)) for label in wanted], logits=logits)
-    return score_blocks(reference, blocks, wanted, channels, "logits" if logits else "probabilities", ignore_label)
+    wanted = tuple(checked_labels(channels.foreground() if labels is None else labels))
+    unions = [channels.of(_values(label)) for label in wanted]
+    return score_blocks(
+        reference,
+        lambda: blocks_of_slabs(_slabs_of(probabilities), channels, unions, logits=logits),
+        wanted,
+        channels,
+        "logits" if logits else "probabilities",
+        checked_ignored(ignore_label),
+    )
 
 
 def score_blocks(
     reference: np.ndarray,
-    blocks: Iterable[ProbabilityBlock],
+    blocks: Callable[[], Iterable[ProbabilityBlock]],
     labels: Sequence[LabelKey],
     channels: LabelChannels,
     source: str,
     ignore_label: int | None,
+    *,
+    channel_by_channel: bool = False,
 ) -> ProbabilityScores:
     """Score probabilities that come in pieces.
 
     Args:
         reference: True label map, shape (D, H, W) or (H, W).
-        blocks: Probabilities of every label's channels and of every single channel; the same rows for each channel,
-            the channels of some rows in ascending order.
+        blocks: Starts to yield the probabilities of every label's channels and of every single channel; the same rows
+            for each channel, the channels of some rows in ascending order.
         labels: Labels to score.
         channels: Which channel is of which label.
         source: `probabilities` or `logits`.
         ignore_label: Value in the reference that marks voxels to leave out.
+        channel_by_channel: Whether the blocks of a channel come one after the other, so that labels share the memory
+            for their ranks. If not, many labels in a large image take more than one pass over the blocks.
 
     Returns:
         Scores; labels without a channel are missing.
     """
-    by_channels = {label: channels.of(_values(label)) for label in labels}
-    exact = reference.size * len(labels) <= MOST_SORTED
-    sums = {
-        label: LabelSums(_values(label), reference, ignore_label, exact=exact) for label in labels if by_channels[label]
-    }
+    with_channel = {label: channels.of(_values(label)) for label in labels}
+    with_channel = {label: own for label, own in with_channel.items() if own}
+    exact = _is_sorted(reference.size, len(labels))
+    step = len(with_channel) if channel_by_channel else max(1, MOST_RANK_BYTES // rank_bytes(reference.size, exact))
     whole = DistributionSums(reference, channels, ignore_label) if channels.regions is None else None
-    for block_channels, rows, p in blocks:
-        for label, own in sums.items():
-            if by_channels[label] == block_channels:
-                own.add(rows, p)
-        if whole is not None and len(block_channels) == 1:
-            whole.add(block_channels[0], rows, p)
-    scored = {label: own.score() for label, own in sums.items()}
+    scored: dict[LabelKey, LabelProbabilityScore] = {}
+    for start in range(0, max(1, len(with_channel)), max(1, step)):
+        group = list(with_channel)[start : start + step]
+        sums = {label: LabelSums(_values(label), reference, ignore_label, exact=exact) for label in group}
+        for block_channels, rows, p in blocks():
+            for label, own in sums.items():
+                if with_channel[label] == block_channels:
+                    own.add(rows, p)
+            if whole is not None and len(block_channels) == 1 and start == 0:
+                whole.add(block_channels[0], rows, p)
+        scored |= {label: own.score() for label, own in sums.items()}
     return ProbabilityScores(scored, whole.score() if whole is not None else None, source)
+
+
+def _is_sorted(n_voxels: int, n_labels: int) -> bool:
+    """Return whether ranks are those of all voxels, sorted: always where this takes no more memory than counting."""
+    return rank_bytes(n_voxels, True) <= rank_bytes(n_voxels, False) or n_voxels * n_labels <= MOST_SORTED
 
 
 def blocks_of_slabs(

@@ -80,7 +80,13 @@ def score_file(
     with errors_named(path):
         try:
             return score_blocks(
-                truth, probability_blocks(file, channels, unions), keys, channels, file.name, ignore_label
+                truth,
+                lambda: probability_blocks(file, channels, unions),
+                keys,
+                channels,
+                file.name,
+                ignore_label,
+                channel_by_channel=_is_channel_by_channel(file, unions),
             )
         except ProbabilityError as error:
             raise CaseError(f"{path}: {error}") from error
@@ -102,11 +108,15 @@ def probability_blocks(
     Raises:
         ProbabilityError: If a number is no probability.
     """
-    if file.name == "logits" or any(len(union) > 1 for union in unions):
+    if not _is_channel_by_channel(file, unions):
         yield from blocks_of_slabs(file.array.slabs(), channels, unions, logits=file.name == "logits")
         return
     for channel, rows, block in file.array.blocks():
         yield (channel,), rows, as_probabilities(block)
+
+
+def _is_channel_by_channel(file: ProbabilityFile, unions: Sequence[Channels]) -> bool:
+    return file.name != "logits" and all(len(union) <= 1 for union in unions)
 
 
 def _of_equal_dimension(own: Geometry, other: Geometry) -> tuple[Geometry, Geometry]:

@@ -62,13 +62,15 @@ _PROBABILITIES = {
 }
 _PROBABILITY_POLICY = {
     "probabilities": (
-        "from the .npz file whatever --source says about masks: `probabilities`, else `logits` (softmax over channels, "
-        "with regions sigmoid); rounded to float32; those up to 0.001 outside [0, 1] count as 0 or 1. A region of "
-        "labels that exclude each other has the sum of their probabilities; the background among regions has none: nan"
+        "from the .npz file: the array named by --source; with auto or labels `probabilities`, else `logits` (softmax "
+        "over channels, with regions sigmoid); rounded to float32; those up to 0.001 outside [0, 1] count as 0 or 1. A "
+        "region of labels that exclude each other has the sum of their probabilities; the background among regions has "
+        "none: nan"
     ),
     "ranks": (
-        "auroc and ap are exact up to 2^24 voxels times labels; beyond, probabilities share a rank if they agree to 16 "
-        "bits (12 below 2^-10; near 1 it is 1 - p that counts), which as a rule changes them by less than 1e-6"
+        "auroc and ap are exact in images of up to 6.4 million voxels, and up to 2^24 voxels times labels; beyond, "
+        "probabilities share a rank if they agree to 16 bits (12 below 2^-10; near 1 it is 1 - p that counts), which "
+        "as a rule changes them by less than 1e-6"
     ),
     "probabilities_of_label_in_neither": (
         "cross_entropy, brier and ece are those of the image's voxels all the same, auroc and ap nan"
@@ -76,8 +78,9 @@ _PROBABILITY_POLICY = {
 }
 _CURVES = {
     "dice by threshold": (
-        "of the mask p >= threshold, both compared as they are stored (float32 against float64): a float32 0.7 is "
-        "below 0.7; not applicable where mask and reference are both empty, 0 where one is"
+        "of the mask p >= threshold, a voxel at the threshold included; both compared as they are stored (float32 "
+        "against float64): a float32 0.7 is below 0.7; not applicable where mask and reference are both empty, 0 where "
+        "one is"
     ),
     "iou by threshold": "likewise",
     "mean": "over the n cases where it applies; n changes with the threshold where a reference lacks the label",
@@ -101,6 +104,11 @@ _POLICY = {
         "predicted, sensitivity if there is nothing to find"
     ),
     "ignore_label": "voxels with dataset.json's ignore label in the reference are left out of every metric",
+    "masks from .npz": (
+        "the label with the largest value, among equals the first; regions as in nnU-Net, where p > 0.5 (logit > 0): a "
+        "voxel at 0.5 is outside, while curves by threshold and label maps of `threshold --save-labels` take p >= "
+        "threshold"
+    ),
     "geometry": "spacing from the reference; voxel corners of both files coincide within 1 % of the smallest spacing",
     "mean, std, median": "of the finite values; std with n - 1; null where there are too few values",
     "mean_inf_as_diagonal": "mean with each inf replaced by the length of the image's diagonal; nan left out",

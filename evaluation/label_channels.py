@@ -28,6 +28,9 @@ class LabelChannels:
             )
         if self.regions is not None and len(self.regions) != self.n_channels:
             raise ValueError(f"each channel must be of one region, got {self.n_channels} for {len(self.regions)}")
+        if self.regions is not None and len({frozenset(region) for region in self.regions}) < self.n_channels:
+            known = ", ".join(map(_text, self.regions))
+            raise ValueError(f"each channel must be of a region of its own, got {known}; leave one out")
 
     def of(self, values: tuple[int, ...]) -> Channels:
         """Return the channels whose sum is the probability of a label.

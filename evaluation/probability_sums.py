@@ -90,6 +90,19 @@ class CountedRanks:
         return areas_of_bins(self._bins)
 
 
+def rank_bytes(n_voxels: int, exact: bool) -> int:
+    """Return how much memory the ranks of one label take.
+
+    Args:
+        n_voxels: Number of voxels of the image.
+        exact: Whether by `SortedRanks` instead of `CountedRanks`.
+
+    Returns:
+        Bytes.
+    """
+    return 4 * n_voxels if exact else 4 * 3 * N_RANK_BINS
+
+
 class DistributionSums:
     """Sums over the voxels of an image, for all labels together."""
 

@@ -1,7 +1,7 @@
 """Score one prediction against one reference, both label maps in memory."""
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property, lru_cache
 
@@ -14,10 +14,11 @@ from .engine.label_counts import EMPTY_BOX, Box, LabelCounts, count_labels
 from .engine.label_index import LabelIndex, distinct_values
 from .engine.scratch import Scratch
 from .extra_metrics import EXTRA_METRICS
-from .label_map import LARGEST_VALUE, as_label_map, foreground_values
+from .label_map import as_label_map, foreground_values
 from .label_score import LabelKey, LabelScore, Scores
 from .metric_options import DEFAULT_TOLERANCE_MM, MetricOptions, checked_tolerance, hd_name, nsd_name
 from .overlap import OverlapCounts, overlap_counts
+from .requested_labels import checked_ignored, checked_labels
 from .surface import BOUNDARIES, accepted_mm, assd_mm, hausdorff_mm, masd_mm, surface_dice
 
 _DEFAULTS = MetricOptions()
@@ -64,10 +65,8 @@ def score(
     spacing = _checked_spacing(reference, prediction, spacing_mm)
     if options.wants_calibration:
         raise ValueError("also: calibration needs probabilities, which score() isn't given; use score_probabilities")
-    if labels is not None and (isinstance(labels, str) or not isinstance(labels, Iterable)):
-        raise ValueError(f"labels must be a list of labels, got {labels!r}; put it in brackets")
-    regions = None if labels is None else {_hashable(label): _region(label) for label in labels}
-    pair = _Pair.of(reference, prediction, spacing, regions, _checked_ignored(ignore_label))
+    regions = None if labels is None else checked_labels(labels)
+    pair = _Pair.of(reference, prediction, spacing, regions, checked_ignored(ignore_label))
     if regions is None:
         found = [value for value in pair.occurring() if value not in (0, ignore_label)]
         regions = {value: (value,) for value in (found if set(found) - {1} else [1])}
@@ -232,28 +231,6 @@ def _tolerances(label: LabelKey, wanted: float | Sequence[float] | Mapping) -> t
     for_label = wanted.get(label, DEFAULT_TOLERANCE_MM) if isinstance(wanted, Mapping) else wanted
     several = for_label if isinstance(for_label, Sequence) else (for_label,)
     return tuple(checked_tolerance(tolerance) for tolerance in several)
-
-
-def _region(label: LabelKey) -> tuple[int, ...]:
-    values = label if isinstance(label, tuple | list) else (label,)
-    try:
-        numbers = tuple(int(value) for value in values)
-        sound = bool(numbers) and len(set(numbers)) == len(numbers) and list(numbers) == list(values)
-    except (TypeError, ValueError):
-        sound = False
-    if not sound or min(numbers) < 0 or max(numbers) > LARGEST_VALUE:
-        raise ValueError(f"a label must be an integer >= 0 and < 2**31 or a tuple of different ones, got {label!r}")
-    return numbers
-
-
-def _hashable(label: LabelKey) -> LabelKey:
-    return tuple(label) if isinstance(label, list) else label
-
-
-def _checked_ignored(ignore_label: int | None) -> int | None:
-    if ignore_label is not None and not 0 <= ignore_label <= LARGEST_VALUE:
-        raise ValueError(f"ignore_label must be an integer >= 0 and < 2**31, got {ignore_label!r}; leave it out")
-    return ignore_label
 
 
 def _checked_spacing(reference: np.ndarray, prediction: np.ndarray, spacing_mm: Sequence[float]) -> tuple[float, ...]:

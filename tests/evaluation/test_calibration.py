@@ -1,11 +1,13 @@
 """Scores of probabilities in memory, against scikit-learn and against numbers worked out by hand."""
 
 import math
+import tracemalloc
 
 import numpy as np
 import pytest
 
 from evaluation import calibration, score_probabilities
+from evaluation.engine.probability_counts import N_RANK_BINS
 from evaluation.probability_scores import CALIBRATION_METRICS, THRESHOLDS, ProbabilityScores
 
 CLIP = 1e-7
@@ -115,7 +117,7 @@ def test_region_of_exclusive_labels_has_the_sum_of_their_probabilities(image):
 
 def test_ranks_of_many_voxels_match_scikit_learn(monkeypatch):
     """Large images are ranked by histogram: millions of voxels, half of them within 1e-4 of 0 or 1."""
-    monkeypatch.setattr(calibration, "MOST_SORTED", 0)
+    monkeypatch.setattr(calibration, "_is_sorted", lambda *_: False)
     rng = np.random.default_rng(0)
     truth = rng.random((100, 200, 100)) < 0.05
     logit = rng.normal(np.where(truth, 5, -9), 4).astype(np.float32)
@@ -128,7 +130,7 @@ def test_ranks_of_many_voxels_match_scikit_learn(monkeypatch):
 
 @pytest.mark.parametrize("seed", range(3))
 def test_ranks_of_a_small_lesion_in_a_large_image_match_scikit_learn(monkeypatch, seed):
-    monkeypatch.setattr(calibration, "MOST_SORTED", 0)
+    monkeypatch.setattr(calibration, "_is_sorted", lambda *_: False)
     rng = np.random.default_rng(seed)
     truth = np.zeros((100, 200, 100), bool)
     truth[50:54, 50:55, 50:55] = True
@@ -142,7 +144,7 @@ def test_histogram_keeps_float16_values_apart(image, monkeypatch):
     reference, logits = image
     p = softmax(logits).astype(np.float16)
     by_sorting = score_probabilities(reference, p)
-    monkeypatch.setattr(calibration, "MOST_SORTED", 0)
+    monkeypatch.setattr(calibration, "_is_sorted", lambda *_: False)
     by_counting = score_probabilities(reference, p)
     for label, own in by_sorting.labels.items():
         assert own.metrics() == pytest.approx(by_counting.labels[label].metrics(), rel=1e-12)
@@ -243,6 +245,66 @@ def test_bad_input_is_refused(image, change, message):
     arguments = {"probabilities": p} | change(p)
     with pytest.raises(ValueError, match=message):
         score_probabilities(image[0], **arguments)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"labels": [-1]}, "a label must be an integer >= 0"),
+        ({"labels": [1.5]}, "a label must be an integer >= 0"),
+        ({"labels": [math.inf]}, "a label must be an integer >= 0"),
+        ({"labels": [()]}, "a label must be an integer >= 0"),
+        ({"labels": [(1, 1)]}, "a tuple of different ones"),
+        ({"labels": [2**31]}, r"< 2\*\*31"),
+        ({"labels": 1}, "labels must be a list of labels, got 1"),
+        ({"labels": "12"}, "labels must be a list of labels, got '12'"),
+        ({"regions": [1, 1, 2, 3]}, "a region of its own, got 1, 1, 2, 3"),
+        ({"regions": [(1, 2), (2, 1), 2, 3]}, "a region of its own"),
+        ({"regions": [1, 2, 3, -1]}, "a label must be an integer >= 0"),
+        ({"ignore_label": -1}, "ignore_label must be an integer >= 0"),
+        ({"ignore_label": 2**33}, "ignore_label must be an integer >= 0"),
+        ({"ignore_label": 1.5}, "ignore_label must be an integer >= 0"),
+        ({"dtype": object}, "must be real numbers, got values of type object"),
+        ({"dtype": str}, "must be real numbers, got values of type <U"),
+        ({"dtype": complex}, "must be real numbers, got values of type complex128"),
+    ],
+)
+def test_labels_that_score_refuses_are_refused(arguments, message):
+    p = np.full((4, 1, 2), 0.25).astype(arguments.pop("dtype", float))
+    with pytest.raises(ValueError, match=message):
+        score_probabilities(np.array([[0, 1]]), p, **arguments)
+
+
+def test_region_may_be_given_as_a_list():
+    p = np.full((3, 1, 2), 1 / 3)
+    scores = score_probabilities(np.array([[0, 1]]), p, labels=[[1, 2], np.int64(1)])
+    assert list(scores.labels) == [(1, 2), 1]
+
+
+def test_image_is_sorted_where_that_takes_no_more_memory_than_counting():
+    assert calibration._is_sorted(3 * N_RANK_BINS, 117) and not calibration._is_sorted(3 * N_RANK_BINS + 1, 117)
+    assert 6_400_000 < 3 * N_RANK_BINS < 6_450_000  # what the definition of `ranks` says
+    assert calibration._is_sorted(1 << 24, 1) and not calibration._is_sorted(1 << 24, 2)
+
+
+@pytest.mark.parametrize("labels", [None, [1, (2, 3), 39]])
+def test_many_labels_take_no_more_memory_than_some(monkeypatch, labels):
+    rng = np.random.default_rng(0)
+    reference = rng.integers(0, 40, (6, 8, 10))
+    logits = rng.normal(0, 3, (40, *reference.shape)).astype(np.float32)
+    monkeypatch.setattr(calibration, "_is_sorted", lambda *_: False)
+    monkeypatch.setattr(calibration, "MOST_RANK_BYTES", 1 << 40)
+    expected = score_probabilities(reference, logits, labels, logits=True)
+    monkeypatch.setattr(calibration, "MOST_RANK_BYTES", 2 * 12 * N_RANK_BINS)
+    tracemalloc.start()
+    scores = score_probabilities(reference, logits, labels, logits=True)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 3 * 12 * N_RANK_BINS
+    assert list(scores.labels) == list(expected.labels)
+    for label, own in expected.labels.items():
+        assert scores.labels[label].metrics() == own.metrics()
+    assert scores.multiclass.metrics() == expected.multiclass.metrics()
 
 
 def test_rounding_just_outside_0_and_1_is_accepted():
