@@ -7,6 +7,7 @@ import os
 import socket
 import sys
 from collections.abc import Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -19,14 +20,13 @@ from .engine.compiled import engine_fingerprint
 from .probability_scores import ProbabilityScores
 
 FOLDER = ".cases"
-_FORMAT = 2
-"""To be changed with the meaning of a score, if the engine doesn't change with it."""
 
 
 class CaseLog:
     """Finished cases in a folder: lines of JSON, one file a process that writes.
 
-    A case counts as finished as long as its files and every option that its scores depend on are the same.
+    A case counts as finished as long as its files, every option that its scores depend on, and the sources of this
+    package are the same.
 
     Args:
         folder: Folder of the files; made when the first case is written.
@@ -87,6 +87,15 @@ class CaseLog:
             self.folder.rmdir()
 
 
+@cache
+def evaluation_fingerprint() -> str:
+    """Return what changes with the sources that scores depend on, so that an update means scoring again."""
+    content = hashlib.sha256(engine_fingerprint().encode())
+    for source in sorted(Path(__file__).parent.glob("*.py")):
+        content.update(source.read_bytes())
+    return content.hexdigest()[:16]
+
+
 def _key(task: CaseTask) -> str:
     """Return what tells a case apart that was scored by other options or from other files."""
     npz = task.prediction.npz
@@ -103,7 +112,7 @@ def _key(task: CaseTask) -> str:
         task.resample,
         task.only_probabilities,
     )
-    return hashlib.sha256(repr((_FORMAT, engine_fingerprint(), task.case, stamps, settings)).encode()).hexdigest()
+    return hashlib.sha256(repr((evaluation_fingerprint(), task.case, stamps, settings)).encode()).hexdigest()
 
 
 def _to_plain(scores: CaseScores) -> dict[str, Any]:

@@ -1,9 +1,12 @@
 """A killed evaluation goes on where it was; finished cases whose files or options changed are scored again."""
 
+import shutil
+from pathlib import Path
+
 import numpy as np
 import pytest
 
-from evaluation import cases
+from evaluation import case_log, cases
 from evaluation.score_case import score_case
 
 
@@ -73,6 +76,24 @@ def test_changed_option_or_file_means_scoring_again(three, cube, scored_cases):
     run = three.run()
     assert scored_cases.names == ["case_0", "case_2"]  # case_1 was finished with these options and files
     assert run.value("dice", case="case_0") == pytest.approx(2 * 6**3 / (6**3 + 8**3))
+
+
+def test_changed_source_means_scoring_again(three, scored_cases, monkeypatch, tmp_path):
+    scored_cases.killed_at = "case_2"
+    three.run()
+    copy = tmp_path / "package"
+    shutil.copytree(Path(case_log.__file__).parent, copy, ignore=shutil.ignore_patterns("__pycache__", "engine"))
+    monkeypatch.setattr(case_log, "__file__", str(copy / "case_log.py"))
+    case_log.evaluation_fingerprint.cache_clear()
+    three.run()
+    assert scored_cases.names == ["case_0", "case_1"]  # the same sources elsewhere
+    with (copy / "overlap.py").open("a") as stream:
+        stream.write("# changed")
+    case_log.evaluation_fingerprint.cache_clear()
+    three.run()
+    monkeypatch.undo()
+    case_log.evaluation_fingerprint.cache_clear()
+    assert scored_cases.names == ["case_0", "case_1", "case_0", "case_1"]
 
 
 def test_half_a_line_of_a_killed_process_is_left_alone(three, scored_cases):
