@@ -26,8 +26,10 @@ from .metric_options import DEFAULT_TOLERANCE_MM, MetricOptions
 from .output import prepare_output, write_results
 from .pairs import SOURCES, CaseFiles, find_cases, find_dataset_json
 from .parallel import run_tasks
+from .probability_scores import CALIBRATION_METRICS
 from .score_case import score_case, warm_up_for
 from .summary import make_summary
+from .threshold_choice import THRESHOLDS_FILE
 
 _DEFAULTS = MetricOptions()
 
@@ -141,12 +143,12 @@ def evaluate_folder(
     summary = make_summary(scored, failures, unpredicted, chosen, metrics, options, axis)
     if metric_options.wants_calibration:
         write_curves(output / CURVES_FILE, make_curves(scored, chosen))
-    else:
+    elif not (output / THRESHOLDS_FILE).exists():  # else the curves are those that the thresholds come from
         remove_curves(output)
     asked_for = [*(label.key for label in chosen if labels is not None), *metrics.by_label_mm]
     summary["warnings"] += [
         *_one_folder(predictions, references),
-        *_in_no_file(asked_for, scored),
+        *_in_no_file(asked_for, scored, metric_options),
         *_on_one_side(scored),
     ]
     paths = write_results(output, scored, metrics, summary, by_slice=axis is not None)
@@ -306,8 +308,9 @@ def _on_one_side(cases: Sequence[CaseScores]) -> Iterator[str]:
         )
 
 
-def _in_no_file(labels: Iterable[str], cases: Sequence[CaseScores]) -> Iterator[str]:
+def _in_no_file(labels: Iterable[str], cases: Sequence[CaseScores], options: MetricOptions) -> Iterator[str]:
     """Warn of labels that were asked for one by one and that no file holds: their number may be mistyped."""
+    of_masks = slice(-len(CALIBRATION_METRICS) if options.wants_calibration else None)  # the others needn't be nan
     for key in dict.fromkeys(labels):
-        if cases and all(np.isnan(case.values[key]).all() for case in cases if key in case.values):
+        if cases and all(np.isnan(case.values[key][:, of_masks]).all() for case in cases if key in case.values):
             yield f"label {key} was asked for and is in no file; correct it if it should be in one"

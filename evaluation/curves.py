@@ -74,9 +74,11 @@ def _label_entry(label: Label, cases: Sequence[ProbabilityScores]) -> dict[str, 
     return {
         "name": label.name,
         "reliability": _reliability_entry([own.reliability for own in scores]),
-        "dice": _threshold_entry(scores, LabelProbabilityScore.dice, dice_by_threshold),
-        "iou": _threshold_entry(scores, LabelProbabilityScore.iou, iou_by_threshold),
-        "calibration": {name: _mean_entry([own.metrics()[name] for own in scores]) for name in CALIBRATION_METRICS},
+        "dice": _threshold_entry(scores, LabelProbabilityScore.dice, dice_by_threshold, len(cases)),
+        "iou": _threshold_entry(scores, LabelProbabilityScore.iou, iou_by_threshold, len(cases)),
+        "calibration": {
+            name: _mean_entry([own.metrics()[name] for own in scores], len(cases)) for name in CALIBRATION_METRICS
+        },
     }
 
 
@@ -84,7 +86,9 @@ def _multiclass_entry(scores: Sequence[MulticlassScore]) -> dict[str, Any] | Non
     if not scores:
         return None
     return {
-        "values": {name: _mean_entry([own.metrics()[name] for own in scores]) for name in MULTICLASS_METRICS},
+        "values": {
+            name: _mean_entry([own.metrics()[name] for own in scores], len(scores)) for name in MULTICLASS_METRICS
+        },
         "reliability": _reliability_entry([own.reliability for own in scores]),
     }
 
@@ -113,15 +117,16 @@ def _threshold_entry(
     scores: Sequence[LabelProbabilityScore],
     curve: Callable[[LabelProbabilityScore], np.ndarray],
     of_counts: Callable[..., np.ndarray],
+    n_cases: int,
 ) -> dict[str, Any]:
     mean, n = mean_of_numbers(np.array([curve(own) for own in scores]))
     pooled = of_counts(*np.sum([own.overlap_counts() for own in scores], axis=0))
-    return {"mean": _plain(mean), "n": n.tolist(), "n_na": (len(scores) - n).tolist(), "pooled": _plain(pooled)}
+    return {"mean": _plain(mean), "n": n.tolist(), "n_na": (n_cases - n).tolist(), "pooled": _plain(pooled)}
 
 
-def _mean_entry(values: Sequence[float]) -> dict[str, Any]:
+def _mean_entry(values: Sequence[float], n_cases: int) -> dict[str, Any]:
     mean, n = mean_of_numbers(np.array(values, dtype=float))
-    return {"mean": _or_none(float(mean)), "n": int(n), "n_na": len(values) - int(n)}
+    return {"mean": _or_none(float(mean)), "n": int(n), "n_na": n_cases - int(n)}
 
 
 def _plain_metrics(metrics: Mapping[str, float]) -> dict[str, float | None]:

@@ -23,7 +23,7 @@ class ThresholdCurve:
     Attributes:
         mean: Mean over the cases where it applies; nan without any.
         n: Number of these.
-        n_na: Number of cases where both masks are empty.
+        n_na: Number of cases where both masks are empty, or that have no channel for the label.
         pooled: The metric of TP, FP and FN summed over cases.
     """
 

@@ -6,7 +6,7 @@ import math
 import numpy as np
 import pytest
 
-from evaluation import calibration, cases, npz_slabs, score_probabilities
+from evaluation import calibration, cases, npz_slabs, score_probabilities, threshold
 from evaluation.curves_file import read_curves
 from evaluation.definitions import direction
 from evaluation.engine import class_probabilities, probability_counts
@@ -333,6 +333,40 @@ def test_curves_hold_sums_and_means_over_cases(workspace, image):
     assert curves.multiclass.values["brier"]["mean"] == pytest.approx(np.mean([s.multiclass.brier for s in scores]))
     assert curves.cases[1]["labels"]["2"] == own[1].metrics()
     assert curves.cases[1]["multiclass"] == scores[1].multiclass.metrics()
+
+
+def test_case_without_a_channel_for_a_label_is_not_applicable(workspace, image):
+    for seed, n_channels in ((0, 3), (1, 4)):
+        reference, logits = image(seed)
+        more = np.concatenate([logits, logits[:1] - 1])[:n_channels]
+        workspace.nifti(workspace.references / f"case_{seed}.nii.gz", reference)
+        workspace.npz(workspace.predictions, f"case_{seed}", probabilities=softmax(more))
+    assert workspace.run(*ALSO).code == 0
+    curves = read_curves(workspace.scores)
+    for label, n in (("2", 2), ("3", 1)):
+        own = curves.labels[label]
+        assert own.dice.n[0] == n
+        np.testing.assert_array_equal(own.dice.n + own.dice.n_na, 2)
+        np.testing.assert_array_equal(own.iou.n + own.iou.n_na, 2)
+        assert own.calibration["brier"]["n"] == n and own.calibration["brier"]["n_na"] == 2 - n
+
+
+@pytest.mark.parametrize("also", [(), ALSO])
+def test_label_in_no_file_is_named_though_its_probabilities_are_scored(workspace, case, also):
+    _, p, _ = case
+    with_3 = np.concatenate([p, np.full((1, *SHAPE), 1e-4, np.float32)])
+    workspace.npz(workspace.predictions, "case", probabilities=with_3)
+    run = workspace.run(*also, "--labels", "1", "3")
+    assert run.code == 0
+    assert "label 3 was asked for and is in no file" in run.err and "label 1 was" not in run.err
+
+
+def test_curves_beside_thresholds_are_left(workspace, case):
+    folders = ["--predictions", str(workspace.predictions), "--references", str(workspace.references)]
+    assert threshold.main([*folders, "--output", str(workspace.scores), "--workers", "1"]) == 0
+    before = (workspace.scores / "curves.json").read_bytes()
+    assert workspace.run().code == 0
+    assert (workspace.scores / "curves.json").read_bytes() == before
 
 
 def test_less_error_and_more_area_are_better():
