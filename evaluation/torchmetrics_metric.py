@@ -19,8 +19,9 @@ class LabelMetric(Metric):
     """One metric of `evaluation.score`, for each label of label maps or of scores of classes.
 
     What is kept of each image are all its metrics: in a `MetricCollection` those with the same options share them, and
-    an image is scored once (but in the first batch after a reset of the collection, before it has compared them). A
-    distance is inf as soon as one image lacks a label that the other map holds, and so is the mean over images.
+    `update` scores an image once, but for the first batch, by which the collection compares them; `forward` scores it
+    for each. A distance is inf as soon as one image lacks a label that the other map holds, and so is the mean over
+    images.
 
     Args:
         num_classes: Number of classes, the background among them, >= 2.
