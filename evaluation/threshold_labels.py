@@ -177,14 +177,14 @@ def _label_map(task: LabelMapTask) -> tuple[np.ndarray, Geometry, LabelMapThresh
 def _thresholds(task: LabelMapTask, channels: LabelChannels) -> LabelMapThresholds:
     """Return each channel's threshold; that of the background and of labels nobody asked for is never reached."""
     try:
-        wanted = None if task.labels is None else {_channel(task, channels, label.key) for label in task.labels}
+        wanted = None if task.labels is None else {_channel(channels, label.key) for label in task.labels}
     except ValueError as error:
         raise CaseError(f"{task.files.npz}: {error}") from error
     chosen: dict[int, float] = {}
     applied, unknown = [], []
     for key, threshold in task.thresholds.items():
         try:
-            chosen[_channel(task, channels, key)] = threshold
+            chosen[_channel(channels, key)] = threshold
             applied.append(key)
         except ValueError as error:
             unknown.append(error)
@@ -202,14 +202,13 @@ def _thresholds(task: LabelMapTask, channels: LabelChannels) -> LabelMapThreshol
     return LabelMapThresholds(tuple(by_channel), tuple(at_half), tuple(applied))
 
 
-def _channel(task: LabelMapTask, channels: LabelChannels, key: str) -> int:
+def _channel(channels: LabelChannels, key: str) -> int:
     found = channels.of(tuple(int(value) for value in key.split("+")))
     if not found:
         raise ValueError(f"label {key} must have a channel, got none for the background among regions; leave it out")
     if len(found) > 1:
-        raise CaseError(
-            f"{task.files.npz}: a label map needs thresholds of single labels, got one of the union {key}; "
-            "choose thresholds without it"
+        raise ValueError(
+            f"a label map needs thresholds of single labels, got one of the union {key}; choose thresholds without it"
         )
     return found[0]
 

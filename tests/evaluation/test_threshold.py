@@ -279,6 +279,15 @@ def test_threshold_of_a_label_that_is_not_there_is_named(two_labels, run, refere
 def test_label_that_cannot_be_painted_is_refused(two_labels, run, label, message):
     label_map, (code, _, err) = applied_maps(two_labels, run, {"1": 0.4}, "--labels", label)
     assert code == 1 and label_map is None and message in err
+    assert err.count("case.npz") == 1
+
+
+def test_threshold_of_a_union_is_left_out_and_named(two_labels, run):
+    label_map, (code, out, _) = applied_maps(two_labels, run, {"1": 0.4, "2": 0.5, "1+2": 0.1}, references=False)
+    assert code == 0 and label_map.ravel().tolist() == [1, 2, 0]
+    assert "note: no label map has a label 1+2, so that its threshold isn't applied" in out
+    _, (code, _, err) = applied_maps(two_labels, run, {"1+2": 0.1}, references=False)
+    assert code == 1 and "got one of the union 1+2" in err and err.count("case.npz") == 1
 
 
 def test_label_values_above_255_are_saved_as_uint16(workspace, run):
