@@ -7,7 +7,7 @@ from nnunet_ext.networks import CRF, available, build_network, network_class
 from nnunet_ext.networks.crf import CrfsegField, make_field
 from nnunet_ext.networks.mean_field import MeanFieldCRF
 
-BASES = [key for key in available() if key != "crf"]
+BASES = [key for key in available() if key != "crf" and 2 in network_class(key).spatial_dims]
 LAST = {
     "enet": "classifier.",
     "sam2unet": "heads.2.",
