@@ -589,3 +589,21 @@ def test_pictures_of_many_labels_show_those_with_most_errors():
         prediction[label - 1, : label - 5] = 0
     case = WorstCase("c", 0.5, None, reference, {"m": prediction}, (1, 1, 1), True, (0, 0, 0))
     assert most_wrong_labels(case, [str(n) for n in range(1, 31)]) == [str(n) for n in range(10, 22)]
+
+
+def test_scored_probabilities_get_a_section_for_the_methods_that_have_them(workspace, tmp_path):
+    for case in range(3):
+        workspace.pair(labelled(case), labelled(case, errors=2), f"case_{case}", spacing=SPACING)
+        sure = np.stack([labelled(case, errors=2) == label for label in range(3)])
+        probabilities = (sure * 0.7 + 0.1).astype(np.float32)
+        workspace.npz(workspace.predictions, f"case_{case}", SPACING, probabilities=probabilities)
+    workspace.dataset_json(LABELS)
+    assert workspace.run("--also", "calibration").code == 0
+    assert workspace.run(output=tmp_path / "plain").code == 0
+    named = ("--scores", f"sure={workspace.scores}", f"plain={tmp_path / 'plain'}")
+    assert run(tmp_path / "out", *named, "--worst", "0", "--nsd-curve-mm", "0") == 0
+    assert "Probabilities" in Page(tmp_path / "out" / "report.html").headings
+    for name in ("reliability", "thresholds"):
+        drawn = (tmp_path / "out" / "figures" / f"{name}.svg").read_text()
+        assert "<!-- sure -->" in drawn
+        assert "<!-- plain -->" not in drawn

@@ -1,10 +1,10 @@
 """Reliability of probabilities, and Dice as a function of the threshold."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
 import numpy as np
 
-from ...curves_file import Curves
+from ...curves_file import Curves, LabelCurves
 from ..inputs import ReportInputs
 from ..style import Picture, as_picture, facets, legend_below, method_color
 
@@ -23,13 +23,9 @@ def draw_reliability(inputs: ReportInputs, curves: Mapping[str, Curves]) -> Pict
     figure, axes = facets([inputs.label_names[label] for label in labels])
     for one, label in zip(axes, labels, strict=True):
         one.plot([0, 1], [0, 1], color="black", lw=0.7, ls=":")
-        for number, method in enumerate(inputs.methods):
-            own = curves[method.name].labels.get(label) if method.name in curves else None
-            if own is None:
-                continue
+        for name, color, own in _curves_of(inputs, curves, label):
             sizes = 8 + 10 * np.log10(np.maximum(own.n_voxels, 1))
-            color = method_color(number)
-            one.plot(own.mean_probability, own.fraction_positive, color=color, lw=1.3, label=method.name)
+            one.plot(own.mean_probability, own.fraction_positive, color=color, lw=1.3, label=name)
             one.scatter(own.mean_probability, own.fraction_positive, s=sizes, color=color, alpha=0.7)
         one.set_xlim(-0.03, 1.03)
         one.set_ylim(-0.03, 1.03)
@@ -56,12 +52,9 @@ def draw_thresholds(inputs: ReportInputs, curves: Mapping[str, Curves]) -> Pictu
     labels = _labels(inputs, curves)
     figure, axes = facets([inputs.label_names[label] for label in labels])
     for one, label in zip(axes, labels, strict=True):
-        for number, method in enumerate(inputs.methods):
-            own = curves[method.name].labels.get(label) if method.name in curves else None
-            if own is None:
-                continue
-            thresholds, mean, color = np.asarray(curves[method.name].thresholds), own.dice.mean, method_color(number)
-            one.plot(thresholds, mean, color=color, lw=1.4, label=method.name)
+        for name, color, own in _curves_of(inputs, curves, label):
+            thresholds, mean = np.asarray(curves[name].thresholds), own.dice.mean
+            one.plot(thresholds, mean, color=color, lw=1.4, label=name)
             if np.isfinite(mean).any():
                 best = int(np.nanargmax(mean))
                 one.plot(thresholds[best], mean[best], "o", color=color, ms=5)
@@ -80,3 +73,13 @@ def draw_thresholds(inputs: ReportInputs, curves: Mapping[str, Curves]) -> Pictu
 
 def _labels(inputs: ReportInputs, curves: Mapping[str, Curves]) -> list[str]:
     return [label for label in inputs.labels if any(label in one.labels for one in curves.values())]
+
+
+def _curves_of(
+    inputs: ReportInputs, curves: Mapping[str, Curves], label: str
+) -> Iterator[tuple[str, str, LabelCurves]]:
+    """Yield name, colour and curves of each method that has curves of a label."""
+    for number, method in enumerate(inputs.methods):
+        own = curves[method.name].labels.get(label) if method.name in curves else None
+        if own is not None:
+            yield method.name, method_color(number), own
