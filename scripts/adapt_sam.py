@@ -15,8 +15,6 @@ import json
 import math
 import os
 import platform
-import runpy
-import shlex
 import statistics
 import sys
 from pathlib import Path
@@ -25,6 +23,7 @@ from typing import Any
 import torch
 from adapt_data import TRAIN_CASES, Split, derive, split_cases
 from compare_methods import read_scores
+from recorded_commands import RecordedCommands
 
 from nnunet_ext.atomic import atomic_path, write_json
 from nnunet_ext.data.raw_dataset import RawDataset, open_dataset
@@ -72,7 +71,7 @@ class Experiment:
         self.work = work / self.name
         self.base_dir, self.target_dir = self.work / "Dataset901_Base", self.work / "Dataset902_Target"
         self.weights = self.work / "base.pth"
-        self.commands: list[str] = []
+        self.commands = RecordedCommands({self.work: "WORK"})
         self.about = {"experiment": self.name, "cases": {part: len(names) for part, names in vars(split).items()}}
         self.about["cases"]["train"] = TRAIN_CASES
         derive(base, self.base_dir, base_labels, [{"train": split.base, "val": split.base_val}], [])
@@ -143,12 +142,11 @@ class Experiment:
         run = self._run_dir(arm, rate, seed)
         predictions, scores = run / "test", run / "scores"
         inputs = ["--images_dir", self.target_dir / "imagesTs", "--ckpt_dir", run, "--output_dir", predictions]
-        self._call("monai.bundle", "run", "--config_file", "bundles/samed/inference.json", *inputs)
+        self.commands.run("monai.bundle", "run", "--config_file", "bundles/samed/inference.json", *inputs)
         references = ["--references", self.target_dir / "labelsTs", "--require-all", "--output", scores]
-        self._call("evaluation.test3d", "--predictions", predictions, "--source", "labels", *references)
-        content["commands"] += self.commands
+        self.commands.run("evaluation.test3d", "--predictions", predictions, "--source", "labels", *references)
+        content["commands"] += self.commands.taken()
         content["scores"] = read_scores(scores / "metrics.csv")
-        self.commands = []
         write_json(self.file(arm, rate, seed), content)
 
     def _train(
@@ -158,20 +156,9 @@ class Experiment:
         places = ["--dataset_dir", data, "--output_dir", output, "--cache_dir", self.work / "cache", "--fold", fold]
         training = ["--tuning", tuning, "--learning_rate", rate, "--seed", seed, "--val_interval", interval]
         config = ["run", "--config_file", "bundles/samed/train.json"]
-        self._call("monai.bundle", *config, *places, *training, *options, *COMMON)
+        self.commands.run("monai.bundle", *config, *places, *training, *options, *COMMON)
         state = torch.load(output / "checkpoint_last.pt", map_location="cpu", weights_only=True)
         return round(state["best_metric"], 4)
-
-    def _call(self, module: str, *words: object) -> None:
-        """Run `python -m module` within this process."""
-        self.commands.append(shlex.join(["python", "-m", module, *map(str, words)]).replace(str(self.work), "WORK"))
-        print("$ " + self.commands[-1], flush=True)
-        sys.argv = [module, *map(str, words)]
-        try:
-            runpy.run_module(module, run_name="__main__", alter_sys=True)
-        except SystemExit as end:
-            if end.code:
-                raise
 
     def _run_dir(self, arm: str, rate: float, seed: int) -> Path:
         return self.work / f"{self.steps}steps-{arm}-{rate}-{seed}"
@@ -179,8 +166,7 @@ class Experiment:
     def _write(self, content: dict[str, Any], *parts: object) -> None:
         hardware = f"{platform.machine()}, {torch.get_num_threads()} thread(s), no GPU"
         when = {"date": datetime.date.today().isoformat(), "hardware": hardware}
-        write_json(self.file(*parts), {**self.about, **content, **when, "commands": self.commands})
-        self.commands = []
+        write_json(self.file(*parts), {**self.about, **content, **when, "commands": self.commands.taken()})
 
 
 def read_cells() -> list[dict[str, Any]]:
