@@ -12,17 +12,15 @@ Each run is a JSON file; what exists is not run again. `--table` prints what the
 import argparse
 import datetime
 import json
-import math
 import os
 import platform
-import statistics
 import sys
 from pathlib import Path
 from typing import Any
 
 import torch
 from adapt_data import TRAIN_CASES, Split, derive, split_cases
-from compare_methods import read_scores
+from compared_results import mean_dice, read_scores
 from recorded_commands import RecordedCommands
 
 from nnunet_ext.atomic import atomic_path, write_json
@@ -186,19 +184,6 @@ def chosen_rate(experiment: str, steps: int, arm: str) -> float:
     wanted = experiment, steps, arm, SEEDS[0]
     cells = [c for c in read_cells() if (c["experiment"], c["steps"], c["arm"], c["seed"]) == wanted]
     return max(cells, key=lambda cell: cell["val_dice"])["learning_rate"]
-
-
-def mean_dice(scores: dict[str, dict[str, dict[str, float]]]) -> dict[str, float]:
-    """Return the mean over cases of each label's Dice, and under "mean" that of the labels.
-
-    Args:
-        scores: As `read_scores` returns them.
-    """
-    means = {}
-    for label, metrics in scores.items():
-        values = [float(value) for value in metrics["dice"].values()]
-        means[label] = statistics.fmean(value for value in values if not math.isnan(value))
-    return {**means, "mean": statistics.fmean(means.values())}
 
 
 def print_tables() -> None:

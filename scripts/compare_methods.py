@@ -1,7 +1,8 @@
-"""Train methods on fold 0 of a data set for the same CPU minutes, score them, and print one table.
+"""Train methods on fold 0 of data sets for the same CPU minutes, score them, and print one table.
 
 Each cell (method, data set, minutes) is a JSON file with its commands and per-case scores; cells that exist are not
-run again; one that was interrupted goes on from its last checkpoint. `--table` prints what there is.
+run again; one that was interrupted goes on from its last checkpoint. `--table` prints what there is, and which cells
+were not run; `--labels` one line for each label.
 
 The length of a training is fixed before it starts: a short trial measures CPU seconds per iteration (workers
 included), and as many iterations as fit the minutes are trained. So several cells may run side by side, as long as
@@ -9,17 +10,14 @@ none gets more than its one thread.
 """
 
 import argparse
-import csv
 import datetime
 import json
-import math
 import os
 import platform
 import re
 import shlex
 import shutil
 import signal
-import statistics
 import subprocess
 import sys
 import time
@@ -27,10 +25,10 @@ from pathlib import Path
 
 import psutil
 from compared_methods import METHODS
+from compared_results import by_label, cell_file, overview, read_scores
 
 from nnunet_ext.atomic import write_json
 
-TRIAL_ITERATIONS = 20
 # nnU-Net takes every core on a CPU, whatever OMP_NUM_THREADS says
 NNUNET_TRAIN = """
 import multiprocessing, os
@@ -48,32 +46,27 @@ class Cell:
         dataset_dir: nnU-Net raw data set, in `$nnUNet_raw`.
         minutes: Training time.
         work: Folder for runs and predictions.
-        options: More options of the bundle, such as `--image_size`.
         threads: CPU threads of each training.
     """
 
-    def __init__(
-        self, name: str, dataset_dir: Path, minutes: float, work: Path, options: list[str], threads: int
-    ) -> None:
+    def __init__(self, name: str, dataset_dir: Path, minutes: float, work: Path, threads: int) -> None:
         self.name = name
         self.method = METHODS[name]
         self.dataset_dir = dataset_dir
         self.minutes = minutes
         self.work = work / dataset_dir.name / f"{name}-{minutes:g}min"
-        self.options = options
         self.threads = threads
         self.commands: list[str] = []
         self.cpu_s = 0.0
         self.trial = self.work.parent / f"trial-{name}.json"
-        results = Path("bundles") / self.method.bundle / "docs/results"
-        self.file = results / f"{dataset_dir.name}-{name}-{minutes:g}min.json"
+        self.file = cell_file(name, dataset_dir.name, minutes)
 
     def run(self) -> None:
         """Measure, train, predict the validation cases, score, and write the JSON file."""
         train = self._train_nnunet if self.method.trainer else self._train_bundle
         if not self.trial.exists():  # of an earlier cell of other minutes
-            train(2, TRIAL_ITERATIONS, trial=True)
-            write_json(self.trial, {"cpu_s_per_iteration": round(self.cpu_s / TRIAL_ITERATIONS, 4)})
+            train(2, self.method.trial_iterations, trial=True)
+            write_json(self.trial, {"cpu_s_per_iteration": round(self.cpu_s / self.method.trial_iterations, 4)})
         cost = json.loads(self.trial.read_text())["cpu_s_per_iteration"]
         epochs = max(1, round(self.minutes * 60 / cost / 50))
         iterations = int(self.minutes * 60 / cost / epochs)
@@ -108,7 +101,7 @@ class Cell:
         evaluate = f"['{train}','bundles/{self.method.bundle}/evaluate.json']"
         run = [sys.executable, "-m", "monai.bundle", "run", "--config_file"]
         common = ["--dataset_dir", self.dataset_dir, "--fold", 0, "--output_dir", output]
-        common += ["--cache_dir", self.work.parent / "cache", *self.method.options, *self.options]
+        common += ["--cache_dir", self.work.parent / "cache", *self.method.options]
         interval = 3 if trial else max(1, epochs // 4)
         length = ["--max_epochs", epochs, "--iterations_per_epoch", iterations, "--val_interval", interval]
         marks = (r"Epoch\[1\] Complete", r"validation ?\[") if trial else None
@@ -119,9 +112,10 @@ class Cell:
 
     def _train_nnunet(self, epochs: int, iterations: int, trial: bool = False) -> Path:
         number = str(int(re.match(r"Dataset(\d+)", self.dataset_dir.name)[1]))  # type: ignore[index]
-        configuration = f"2d_{self.name.replace('-', '_')}_{self.minutes:g}_{'trial' if trial else 'run'}"
+        parent = self.method.configuration
+        configuration = f"{parent}_{self.name.replace('-', '_')}_{self.minutes:g}_{'trial' if trial else 'run'}"
         length = [f"epochs={epochs}", f"iterations_per_epoch={iterations}", "val_iterations_per_epoch=1"]
-        configure = [sys.executable, "-m", "nnunet_ext", "configure", "-d", number, "-c", "2d"]
+        configure = [sys.executable, "-m", "nnunet_ext", "configure", "-d", number, "-c", parent]
         results = Path(os.environ["nnUNet_results"]) / self.dataset_dir.name  # noqa: SIM112
         fold = results / f"{self.method.trainer}__nnUNetPlans__{configuration}" / "fold_0"
         if trial:
@@ -200,43 +194,6 @@ def _cpu_seconds(pid: int) -> float:
     return sum(t.user + t.system for t in times)
 
 
-def read_scores(file: Path) -> dict[str, dict[str, dict[str, float | str]]]:
-    """Read Dice and HD95 of each label and case.
-
-    Args:
-        file: `metrics.csv`.
-
-    Returns:
-        label -> metric -> case -> value; values that are not finite as text.
-    """
-    scores: dict[str, dict[str, dict[str, float | str]]] = {}
-    with file.open(newline="", encoding="utf-8") as stream:
-        for row in csv.DictReader(stream):
-            if row["metric"] in ("dice", "hd95_mm"):
-                value = float(row["value"])
-                kept = round(value, 4) if math.isfinite(value) else row["value"]
-                scores.setdefault(row["label_name"], {}).setdefault(row["metric"], {})[row["case"]] = kept
-    return scores
-
-
-def print_table() -> None:
-    """Print every cell there is as a Markdown table."""
-    print("| data set | method | CPU minutes | iterations | label | Dice | HD95 mm | cases | missed |")
-    print("|---|---|---|---|---|---|---|---|---|")
-    for file in sorted(Path().glob("bundles/*/docs/results/Dataset*min.json")):
-        cell = json.loads(file.read_text(encoding="utf-8"))
-        for label, metrics in cell["scores"].items():
-            dice = [float(value) for value in metrics["dice"].values()]
-            finite = [float(v) for v in metrics["hd95_mm"].values() if math.isfinite(float(v))]
-            distance = f"{statistics.fmean(finite):.2f}" if finite else "–"
-            missed = sum(math.isinf(float(v)) for v in metrics["hd95_mm"].values())
-            mean = statistics.fmean(value for value in dice if not math.isnan(value))
-            print(
-                f"| {cell['dataset']} | {cell['method']} | {cell['cpu_minutes']:g} | {cell['iterations']} "
-                f"| {label} | {mean:.3f} | {distance} | {len(dice)} | {missed} |"
-            )
-
-
 def main() -> int:
     """Run the cells that were asked for.
 
@@ -244,25 +201,30 @@ def main() -> int:
         Exit code.
     """
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--dataset-dir", type=Path, help="raw data set in $nnUNet_raw, planned and preprocessed (2d)")
+    parser.add_argument(
+        "--dataset-dirs", nargs="+", type=Path, help="raw data sets in $nnUNet_raw, planned and preprocessed"
+    )
     parser.add_argument("--methods", nargs="+", choices=METHODS, default=list(METHODS))
     parser.add_argument("--minutes", type=float, default=10.0, help="CPU minutes of training")
     parser.add_argument("--threads", type=int, default=1, help="CPU threads of a training")
     parser.add_argument("--work", type=Path, default=Path("runs/compare"), help="folder of runs and predictions")
-    parser.add_argument("--bundle-options", nargs=argparse.REMAINDER, default=[], help="more options of the bundle")
     parser.add_argument("--table", action="store_true", help="only print the table")
+    parser.add_argument("--labels", action="store_true", help="only print a line for each label of every cell")
     args = parser.parse_args()
+    if args.labels:
+        print(by_label())
+        return 0
     if not args.table:
-        if args.dataset_dir is None:
-            parser.error("--dataset-dir: needed, unless --table is given")
-        for method in args.methods:
-            dataset_dir, work = args.dataset_dir.absolute(), args.work.resolve()
-            cell = Cell(method, dataset_dir, args.minutes, work, args.bundle_options, args.threads)
-            if not cell.file.exists():
-                start = time.monotonic()
-                cell.run()
-                print(f"{method}: {(time.monotonic() - start) / 60:.1f} minutes in all", flush=True)
-    print_table()
+        if not args.dataset_dirs:
+            parser.error("--dataset-dirs: needed, unless --table or --labels is given")
+        for dataset_dir in args.dataset_dirs:
+            for method in args.methods:
+                cell = Cell(method, dataset_dir.absolute(), args.minutes, args.work.resolve(), args.threads)
+                if not cell.file.exists():
+                    start = time.monotonic()
+                    cell.run()
+                    print(f"{method}: {(time.monotonic() - start) / 60:.1f} minutes in all", flush=True)
+    print(overview(args.minutes))
     return 0
 
 

@@ -23,8 +23,7 @@ from typing import Any
 import matplotlib.pyplot as plt
 import torch
 from adapt_data import derive
-from adapt_sam import mean_dice
-from compare_methods import read_scores
+from compared_results import mean_dice, read_scores
 from recorded_commands import RecordedCommands
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
@@ -235,7 +234,7 @@ def main() -> int:
     parser.add_argument("--dataset-dir", type=Path, required=True, help="labelled raw data set")
     parser.add_argument("--starts", nargs="+", choices=STARTS, default=list(STARTS))
     parser.add_argument("--pretraining-steps", type=int, default=3000, help="iterations of each pre-training")
-    parser.add_argument("--steps", type=int, default=300, help="iterations of each fine-tuning")
+    parser.add_argument("--steps", type=int, default=200, help="iterations of each fine-tuning")
     parser.add_argument("--work", type=Path, default=Path("runs/pretraining"), help="folder of data and runs")
     parser.add_argument("--table", action="store_true", help="only print the table")
     parser.add_argument("--figure", type=Path, help="only draw the learning curves to this PNG")

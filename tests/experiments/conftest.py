@@ -1,0 +1,6 @@
+"""Tests of what `scripts/` measures."""
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "scripts"))
