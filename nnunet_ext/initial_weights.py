@@ -1,5 +1,6 @@
-"""Start the network of a training from the weights of a pre-training on another task."""
+"""Weights that a training starts from: a file of the network's own kind, or a pre-training on another task."""
 
+from collections.abc import Callable
 from typing import Any
 
 from .errors import OptionError
@@ -52,3 +53,39 @@ def load_initial(network: Any, key: str, setting: str) -> LoadReport:
         return load_weights(network, file, encoder=encoder, head=head, parts=parts)
     except ValueError as error:
         raise OptionError(f"init: {error}") from error
+
+
+def load_starting_weights(network: Any, options: Any, log: Callable[..., None]) -> None:
+    """Load what `init=` or `pretrained=` names, and say so; say too if a network starts from random weights.
+
+    Args:
+        network: The network, without the wrappers of several processes and of the compiler.
+        options: The `nnunet_ext.options.Options` of the training.
+        log: nnU-Net's `print_to_log_file`.
+
+    Raises:
+        OptionError: If the network takes no such file, or needs one and none is named, or the file does not fit.
+    """
+    key, file = options.network, options.pretrained
+    if options.init is not None:
+        log(f"{options.init}: {load_initial(network, key, options.init)}")
+        return
+    load = getattr(network, "load_pretrained", None)
+    if file is None:
+        if getattr(network, "needs_pretrained", False):
+            raise OptionError(
+                f"network {key} keeps part of its weights as they are; set pretrained=FILE, or let all of them train"
+            )
+        if load is not None:
+            setting = "pretrained=FILE" if not hasattr(network, "encoder_names") else "init=genesis:FILE"
+            log(
+                f"WARNING: {key} starts from RANDOM weights; set {setting} by python -m nnunet_ext configure",
+                add_timestamp=False,
+            )
+        return
+    if load is None:
+        raise OptionError(f"network {key} takes no pretrained file; leave pretrained out")
+    try:
+        log(f"{file}: {load(file)}")
+    except ValueError as error:
+        raise OptionError(f"pretrained: {error}") from error

@@ -10,7 +10,7 @@ from typing import Any
 
 from .errors import OptionError
 from .options import PLANS_KEYS, Options
-from .recipe import from_section, resolve
+from .recipe import differences, from_section, resolve
 
 SECTION = "nnunet_ext"
 """Key of the configuration under which the options stand."""
@@ -83,6 +83,33 @@ def saved_options(model_dir: str | os.PathLike, name: str) -> Options | None:
     configuration = resolve_configuration(json.loads(path.read_text(encoding="utf-8")), name)
     section = configuration.get(SECTION)
     return None if section is None else from_section(section, configuration["patch_size"])
+
+
+def refuse_other_options(
+    model_dir: str | os.PathLike, name: str, options: Options, without_fold: int | str | None = None
+) -> None:
+    """Refuse options that differ from those beside trained weights: prediction would use them for all folds.
+
+    Args:
+        model_dir: nnU-Net's folder of one trainer and configuration.
+        name: Name of the configuration.
+        options: Options of the training that wants to use the folder.
+        without_fold: A fold whose weights do not count, because the training replaces them.
+
+    Raises:
+        OptionError: If there are weights, and they were trained with other options.
+    """
+    folder = Path(model_dir)
+    checkpoints = [
+        path for path in folder.glob("fold_*/checkpoint_*.pth") if path.parent.name != f"fold_{without_fold}"
+    ]
+    saved = saved_options(folder, name) if checkpoints else None
+    changed = differences(saved, options) if saved is not None else []
+    if changed:
+        raise OptionError(
+            f"{folder} holds models trained with other options ({'; '.join(changed)}); "
+            "delete the folder, or train a configuration of another name"
+        )
 
 
 def environment_dir(variable: str) -> Path:

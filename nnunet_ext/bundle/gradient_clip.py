@@ -2,8 +2,9 @@
 
 import math
 
-import torch
 from monai.engines import IterationEvents, SupervisedTrainer
+
+from ..training.gradients import tame_gradients
 
 
 class GradientClip:
@@ -39,8 +40,5 @@ class GradientClip:
         if engine.scaler is not None:
             engine.scaler.unscale_(optimizer)
         parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
-        norm = torch.nn.utils.clip_grad_norm_(parameters, self.max_norm or math.inf)
-        # a batch of blank slices has no variance to normalise by: learn nothing from it, without asking the device
-        for parameter in parameters:
-            if parameter.grad is not None:
-                parameter.grad = torch.where(norm.isfinite(), parameter.grad, torch.zeros_like(parameter.grad))
+        # a batch of blank slices has no variance to normalise by: learn nothing from it
+        tame_gradients(parameters, self.max_norm or math.inf)

@@ -74,3 +74,23 @@ def patch_transforms(name: str, patch_size: tuple[int, ...], last: Any) -> tuple
         return plain, plain
     chosen = MonaiTransform(make_augmentation(name, (patch_size[0], patch_size[1])))
     return plain, ComposeTransforms([centre, RemoveLabelTransform(-1, 0), chosen, last])
+
+
+def training_transforms(
+    options: Any, patch_size: tuple[int, ...], own: Any, last: Any, batch_size: int, first_epoch: int
+) -> Any:
+    """Return the transforms of nnU-Net's training patches that the options name, from the epoch that they name.
+
+    Args:
+        options: The `nnunet_ext.options.Options` of the training.
+        patch_size: Size of the patches in training.
+        own: nnU-Net's own transforms.
+        last: As for `patch_transforms`.
+        batch_size: Patches in a batch of this process.
+        first_epoch: Epoch that the training starts or goes on with, counted from 0.
+    """
+    if options.augmentation == NNUNET and options.augment_from_epoch == 1:
+        return own
+    plain, chosen = patch_transforms(options.augmentation, patch_size, last)
+    epoch = SharedEpoch(options.iterations_per_epoch * batch_size, first_epoch, ahead=batch_size)
+    return FromEpoch(plain, chosen or own, options.augment_from_epoch, epoch)

@@ -8,7 +8,6 @@ from typing import Any, ClassVar
 
 import numpy as np
 import torch
-from nnunetv2.training.loss.deep_supervision import DeepSupervisionWrapper
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager, PlansManager
 from torch import nn
@@ -16,19 +15,18 @@ from torch._dynamo import OptimizedModule
 
 from ..atomic import atomic_path
 from ..data.foreground_index import index_foreground
-from ..data.patch_transforms import FromEpoch, patch_transforms
+from ..data.patch_transforms import training_transforms
 from ..data.scheduled_slices import schedule_slices
-from ..data.shared_epoch import SharedEpoch
 from ..errors import OptionError
-from ..initial_weights import load_initial
+from ..initial_weights import load_starting_weights
 from ..network_choice import PLANNED, build, network_class
 from ..options import OWN_SAMPLER
-from ..plans import SECTION, saved_options, with_section
-from ..recipe import differences, from_section
+from ..plans import SECTION, refuse_other_options, with_section
+from ..recipe import from_section
 from ..training.accumulation import Accumulation, to_device
-from ..training.augmentations import NNUNET
 from ..training.early_stop import early_stops
-from ..training.losses import LOSSES, LossSetting, ResizedTarget
+from ..training.gradients import tame_gradients
+from ..training.losses import LOSSES, LossSetting, ResizedTarget, deeply_supervised
 from ..training.optimizers import OPTIMIZERS
 from ..training.schedules import SCHEDULES, EpochSchedule, plateau_factor
 
@@ -133,22 +131,14 @@ class CustomTrainer(nnUNetTrainer):
             parameters, options.learning_rate, options.weight_decay, options.momentum
         )
         # nnU-Net's train_step clips at 12 (after unscaling) and then steps: ours goes in between.
-        optimizer.register_step_pre_hook(lambda *_: self._tame_gradients(parameters))
+        drops = self.grad_scaler is None  # a scaler skips such steps itself
+        optimizer.register_step_pre_hook(lambda *_: tame_gradients(parameters, options.gradient_clip, drops))
         schedule = SCHEDULES[options.schedule].factor
         plateau = self._plateau if options.schedule == "plateau" else None
         return optimizer, EpochSchedule(optimizer, schedule, options.epochs, options.warmup_epochs, plateau)
 
     def _plateau(self) -> float:
         return plateau_factor(self.logger.get_value("ema_fg_dice", step=None), self.options.plateau_patience)
-
-    def _tame_gradients(self, parameters: list[nn.Parameter]) -> None:
-        """Clip the gradients; drop them where a batch, such as one of blank patches, has made them not finite."""
-        norm = nn.utils.clip_grad_norm_(parameters, self.options.gradient_clip)
-        if self.grad_scaler is not None:
-            return  # it skips such steps itself
-        for parameter in parameters:
-            if parameter.grad is not None:
-                parameter.grad = torch.where(norm.isfinite(), parameter.grad, torch.zeros_like(parameter.grad))
 
     def _build_loss(self) -> nn.Module:
         setting = LossSetting(
@@ -167,11 +157,7 @@ class CustomTrainer(nnUNetTrainer):
         if scales is None:
             return loss
         own = getattr(network_class(self.options.network), "deep_supervision_weights", None)
-        weights = 0.5 ** np.arange(len(scales)) if own is None else np.array(own)
-        if len(scales) > 1 and own is None:
-            # nnU-Net leaves the coarsest output out; DDP without compile needs every parameter in the loss.
-            weights[-1] = 1e-6 if self.is_ddp and not self._do_i_compile() else 0
-        return DeepSupervisionWrapper(loss, weights / weights.sum())
+        return deeply_supervised(loss, len(scales), own, use_all=self.is_ddp and not self._do_i_compile())
 
     def _get_deep_supervision_scales(self) -> list[list[float]] | None:
         own = getattr(network_class(self.options.network), "deep_supervision_scales", None)
@@ -202,17 +188,13 @@ class CustomTrainer(nnUNetTrainer):
 
     def get_training_transforms(self, patch_size: Any, *args: Any, **kwargs: Any) -> Any:
         """Return the random transforms of the options; nnU-Net's own arguments, some by position."""
-        options = self.options
         own = super().get_training_transforms(patch_size, *args, **kwargs)
-        if options.augmentation == NNUNET and options.augment_from_epoch == 1:
-            return own
         scales = args[1] if len(args) > 1 else kwargs["deep_supervision_scales"]
         known = {key: kwargs.get(key) for key in ("foreground_labels", "regions", "ignore_label")}
         last = self.get_validation_transforms(scales, is_cascaded=kwargs.get("is_cascaded", False), **known)
-        plain, chosen = patch_transforms(options.augmentation, tuple(patch_size), last)
-        samples = options.iterations_per_epoch * self.batch_size
-        epoch = SharedEpoch(samples, self.current_epoch, ahead=self.batch_size)
-        return FromEpoch(plain, chosen or own, options.augment_from_epoch, epoch)
+        return training_transforms(
+            self.options, tuple(patch_size), own, last, batch_size=self.batch_size, first_epoch=self.current_epoch
+        )
 
     def get_tr_and_val_datasets(self) -> tuple[Any, Any]:
         """Return nnU-Net's data sets; the one for training in the order of the sampler, if the options name one."""
@@ -278,32 +260,7 @@ class CustomTrainer(nnUNetTrainer):
 
     def _load_pretrained(self) -> None:
         """Load the weights to start from; never when a training goes on, nor for prediction."""
-        network, init = self._bare_network(), self.options.init
-        if init is not None:
-            self.print_to_log_file(f"{init}: {load_initial(network, self.options.network, init)}")
-            return
-        load = getattr(network, "load_pretrained", None)
-        file = self.options.pretrained
-        if file is None and getattr(self._bare_network(), "needs_pretrained", False):
-            raise OptionError(
-                f"network {self.options.network} keeps part of its weights as they are; set pretrained=FILE, or let "
-                "all of them train"
-            )
-        if file is None:
-            if load is not None:
-                setting = "pretrained=FILE" if not hasattr(network, "encoder_names") else "init=genesis:FILE"
-                self.print_to_log_file(
-                    f"WARNING: {self.options.network} starts from RANDOM weights; set {setting} by "
-                    "python -m nnunet_ext configure",
-                    add_timestamp=False,
-                )
-            return
-        if load is None:
-            raise OptionError(f"network {self.options.network} takes no pretrained file; leave pretrained out")
-        try:
-            self.print_to_log_file(f"{file}: {load(file)}")
-        except ValueError as error:
-            raise OptionError(f"pretrained: {error}") from error
+        load_starting_weights(self._bare_network(), self.options, self.print_to_log_file)
 
     def _recall_base(self) -> None:
         """Let the network know where the frozen weights of a continued training came from, for its adapters."""
@@ -330,18 +287,9 @@ class CustomTrainer(nnUNetTrainer):
 
     def _refuse_other_options(self, of_other_folds: bool) -> None:
         """Refuse options that differ from those beside the weights: prediction would use them for all folds."""
-        if self.output_folder_base is None:
-            return
-        folder = Path(self.output_folder_base)
-        checkpoints = [path for path in folder.glob("fold_*/checkpoint_*.pth")]
-        if of_other_folds:
-            checkpoints = [path for path in checkpoints if path.parent.name != f"fold_{self.fold}"]
-        saved = saved_options(folder, self.configuration_name) if checkpoints else None
-        changed = differences(saved, self.options) if saved is not None else []
-        if changed:
-            raise OptionError(
-                f"{folder} holds models trained with other options ({'; '.join(changed)}); "
-                "delete the folder, or train a configuration of another name"
+        if self.output_folder_base is not None:
+            refuse_other_options(
+                self.output_folder_base, self.configuration_name, self.options, self.fold if of_other_folds else None
             )
 
 
