@@ -192,11 +192,11 @@ class CustomTrainer(nnUNetTrainer):
         return network._orig_mod if isinstance(network, OptimizedModule) else network
 
     def configure_rotation_dummyDA_mirroring_and_inital_patch_size(self) -> tuple:  # noqa: N802
-        """Return nnU-Net's augmentation settings, without mirroring if the options say so."""
+        """Return nnU-Net's augmentation settings, without mirroring if the training has none."""
         rotation, dummy_2d, initial_patch_size, mirror_axes = (
             super().configure_rotation_dummyDA_mirroring_and_inital_patch_size()
         )
-        if not self.options.mirror:
+        if not self.options.mirrors:
             mirror_axes = self.inference_allowed_mirroring_axes = None
         return rotation, dummy_2d, initial_patch_size, mirror_axes
 
