@@ -5,15 +5,22 @@ import math
 import torch
 from monai.engines import IterationEvents, SupervisedTrainer
 
+from ..errors import OptionError
+
 
 class GradientClip:
     """Limit the global norm of the gradients, and drop gradients that are not finite; attach it to a trainer.
 
     Args:
         max_norm: Largest norm; 0 only drops gradients that are not finite.
+
+    Raises:
+        OptionError: If the norm is negative, which would turn the gradients round.
     """
 
     def __init__(self, max_norm: float) -> None:
+        if not max_norm >= 0:
+            raise OptionError(f"gradient_clip must be a number >= 0 (0: off), got {max_norm}")
         self.max_norm = max_norm
 
     def attach(self, engine: SupervisedTrainer) -> None:

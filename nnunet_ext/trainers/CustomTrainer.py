@@ -27,7 +27,7 @@ from ..plans import SECTION, saved_options, with_section
 from ..recipe import differences, from_section
 from ..training.accumulation import Accumulation, to_device
 from ..training.augmentations import NNUNET
-from ..training.early_stop import early_stops
+from ..training.early_stop import early_stops, moving_average
 from ..training.losses import LOSSES, LossSetting, ResizedTarget
 from ..training.optimizers import OPTIMIZERS
 from ..training.schedules import SCHEDULES, EpochSchedule, plateau_factor
@@ -139,7 +139,11 @@ class CustomTrainer(nnUNetTrainer):
         return optimizer, EpochSchedule(optimizer, schedule, options.epochs, options.warmup_epochs, plateau)
 
     def _plateau(self) -> float:
-        return plateau_factor(self.logger.get_value("ema_fg_dice", step=None), self.options.plateau_patience)
+        return plateau_factor(self._scores(), self.options.plateau_patience)
+
+    def _scores(self) -> list[float]:
+        """Return what tells whether the training stands still: the moving average of the Dice, by epoch."""
+        return list(moving_average(self.logger.get_value("mean_fg_dice", step=None)))
 
     def _tame_gradients(self, parameters: list[nn.Parameter]) -> None:
         """Clip the gradients; drop them where a batch, such as one of blank patches, has made them not finite."""
@@ -255,8 +259,7 @@ class CustomTrainer(nnUNetTrainer):
 
     def on_epoch_start(self) -> None:
         """Begin an epoch, unless the training has stopped early; the log alone decides, also after `--c`."""
-        scores = self.logger.get_value("ema_fg_dice", step=None)
-        if early_stops(scores, self.options.early_stop_patience):
+        if early_stops(self._scores(), self.options.early_stop_patience):
             raise _EarlyStop
         super().on_epoch_start()
 
