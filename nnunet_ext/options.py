@@ -199,7 +199,9 @@ class Options:
         "the encoder alone",
         optional=True,
     )
-    mirror: bool = _option(True, bool, "mirror images in training, and average over mirrored images in prediction")
+    mirror: bool = _option(
+        True, bool, "augmentation=nnunet: mirror images in training, and average over mirrored images in prediction"
+    )
     save_every: int = _option(1, int, "epochs between checkpoints", minimum=1)
     seed: int | None = _option(
         None, int, "seed of the initial weights (none: random) and of the sampler (none: 0)", minimum=0, optional=True
@@ -217,6 +219,11 @@ class Options:
                 f"warmup_epochs must be less than epochs ({self.epochs}), got {self.warmup_epochs}; "
                 "lower it or train longer"
             )
+
+    @property
+    def mirrors(self) -> bool:
+        """Whether the training mirrors images; a network that saw none must not predict mirrored ones."""
+        return self.mirror and self.augmentation == NNUNET and self.augment_from_epoch <= self.epochs
 
     def section(self) -> dict[str, Any]:
         """Return the options as they stand in the plans file, without those that nnU-Net keeps itself."""

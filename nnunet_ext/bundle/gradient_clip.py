@@ -4,6 +4,7 @@ import math
 
 from monai.engines import IterationEvents, SupervisedTrainer
 
+from ..errors import OptionError
 from ..training.gradients import tame_gradients
 
 
@@ -12,9 +13,14 @@ class GradientClip:
 
     Args:
         max_norm: Largest norm; 0 only drops gradients that are not finite.
+
+    Raises:
+        OptionError: If the norm is negative, which would turn the gradients round.
     """
 
     def __init__(self, max_norm: float) -> None:
+        if not max_norm >= 0:
+            raise OptionError(f"gradient_clip must be a number >= 0 (0: off), got {max_norm}")
         self.max_norm = max_norm
 
     def attach(self, engine: SupervisedTrainer) -> None:

@@ -1,7 +1,8 @@
 """Which slices an epoch shows, and in which order."""
 
+import itertools
 from collections.abc import Iterator
-from typing import Protocol
+from typing import Protocol, Self
 
 import numpy as np
 from torch.utils.data import Sampler
@@ -19,6 +20,23 @@ class LabelledSlices(Protocol):
 
     def __len__(self) -> int:
         """Return the number of slices."""
+
+
+class Showing(int):
+    """The number of a slice, and how often the epoch has shown that slice before.
+
+    Args:
+        item: Number of the slice.
+        turn: 0 the first time, so that each time can be augmented differently.
+    """
+
+    turn: int
+
+    def __new__(cls, item: int, turn: int = 0) -> Self:
+        """Return the number with its turn."""
+        showing = super().__new__(cls, item)
+        showing.turn = turn
+        return showing
 
 
 class SliceSampler(Sampler[int]):
@@ -84,9 +102,20 @@ class SliceSampler(Sampler[int]):
         return self.size() // self.num_ranks
 
     def __iter__(self) -> Iterator[int]:
-        """Iterate over this rank's items."""
+        """Iterate over this rank's items, each a `Showing`."""
         items = self.draw(self._random())
-        return iter(items[self.rank :: self.num_ranks][: len(self)].tolist())
+        share = slice(self.rank, None, self.num_ranks)
+        pairs = zip(items[share].tolist(), _turns(items)[share].tolist(), strict=True)
+        return (Showing(item, turn) for item, turn in itertools.islice(pairs, len(self)))
+
+
+def _turns(items: np.ndarray) -> np.ndarray:
+    """Return how often each item stands before its place, shape (N,)."""
+    order = np.argsort(items, kind="stable")
+    ranked = items[order]
+    turns = np.empty_like(items)
+    turns[order] = np.arange(len(items)) - np.searchsorted(ranked, ranked)
+    return turns
 
 
 class ForegroundSampler(SliceSampler):

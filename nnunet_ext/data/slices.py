@@ -21,8 +21,8 @@ Transform = Callable[[dict[str, Any]], dict[str, Any]]
 class SliceDataset(Dataset):
     """All slices of some volumes; item i is slice `index[i]`, resized to the network's canvas.
 
-    Random transforms are seeded from (seed, epoch, item), so that a run gives the same slices whatever the
-    number of workers, and a resumed run the same as an uninterrupted one.
+    Random transforms are seeded from (seed, epoch, item, and how often the epoch has shown it before), so that a run
+    gives the same slices whatever the number of workers, and a resumed run the same as an uninterrupted one.
 
     Args:
         volumes: Cached cases.
@@ -48,7 +48,7 @@ class SliceDataset(Dataset):
         self.transform = transform
         self.seed = seed
         self.augment_from_epoch = augment_from_epoch
-        self.epoch = 0
+        self._epoch = torch.zeros((), dtype=torch.int64).share_memory_()  # reaches workers that outlive an epoch too
 
     @cached_property
     def index(self) -> np.ndarray:
@@ -67,13 +67,18 @@ class SliceDataset(Dataset):
             flags.append(flag)
         return np.concatenate(flags)
 
+    @property
+    def epoch(self) -> int:
+        """Number of the epoch, counted from 1; 0 before the first."""
+        return int(self._epoch)
+
     def set_epoch(self, epoch: int) -> None:
         """Choose the random numbers of an epoch; call it before the epoch's loader starts.
 
         Args:
             epoch: Epoch number.
         """
-        self.epoch = epoch
+        self._epoch.fill_(epoch)
 
     def __len__(self) -> int:
         """Return the number of slices."""
@@ -83,7 +88,7 @@ class SliceDataset(Dataset):
         """Return one slice.
 
         Args:
-            item: Position in `index`.
+            item: Position in `index`; a `samplers.Showing` tells an item that an epoch shows again from the first time.
 
         Returns:
             "image" float32 (C, H, W), "label" uint8 or int32 (1, H, W), "case" and "slice".
@@ -111,7 +116,8 @@ class SliceDataset(Dataset):
         }
 
     def _item_seed(self, item: int) -> int:
-        return zlib.crc32(f"{self.seed} {self.epoch} {item}".encode())
+        turn = getattr(item, "turn", 0)
+        return zlib.crc32(f"{self.seed} {self.epoch} {int(item)}{f' {turn}' if turn else ''}".encode())
 
 
 class VolumeDataset(Dataset):

@@ -24,7 +24,7 @@ from ..options import OWN_SAMPLER
 from ..plans import SECTION, refuse_other_options, with_section
 from ..recipe import from_section
 from ..training.accumulation import Accumulation, to_device
-from ..training.early_stop import early_stops
+from ..training.early_stop import early_stops, moving_average
 from ..training.gradients import tame_gradients
 from ..training.losses import LOSSES, LossSetting, ResizedTarget, deeply_supervised
 from ..training.optimizers import OPTIMIZERS
@@ -138,7 +138,11 @@ class CustomTrainer(nnUNetTrainer):
         return optimizer, EpochSchedule(optimizer, schedule, options.epochs, options.warmup_epochs, plateau)
 
     def _plateau(self) -> float:
-        return plateau_factor(self.logger.get_value("ema_fg_dice", step=None), self.options.plateau_patience)
+        return plateau_factor(self._scores(), self.options.plateau_patience)
+
+    def _scores(self) -> list[float]:
+        """Return what tells whether the training stands still: the moving average of the Dice, by epoch."""
+        return list(moving_average(self.logger.get_value("mean_fg_dice", step=None)))
 
     def _build_loss(self) -> nn.Module:
         setting = LossSetting(
@@ -178,11 +182,11 @@ class CustomTrainer(nnUNetTrainer):
         return network._orig_mod if isinstance(network, OptimizedModule) else network
 
     def configure_rotation_dummyDA_mirroring_and_inital_patch_size(self) -> tuple:  # noqa: N802
-        """Return nnU-Net's augmentation settings, without mirroring if the options say so."""
+        """Return nnU-Net's augmentation settings, without mirroring if the training has none."""
         rotation, dummy_2d, initial_patch_size, mirror_axes = (
             super().configure_rotation_dummyDA_mirroring_and_inital_patch_size()
         )
-        if not self.options.mirror:
+        if not self.options.mirrors:
             mirror_axes = self.inference_allowed_mirroring_axes = None
         return rotation, dummy_2d, initial_patch_size, mirror_axes
 
@@ -237,8 +241,7 @@ class CustomTrainer(nnUNetTrainer):
 
     def on_epoch_start(self) -> None:
         """Begin an epoch, unless the training has stopped early; the log alone decides, also after `--c`."""
-        scores = self.logger.get_value("ema_fg_dice", step=None)
-        if early_stops(scores, self.options.early_stop_patience):
+        if early_stops(self._scores(), self.options.early_stop_patience):
             raise _EarlyStop
         super().on_epoch_start()
 

@@ -54,7 +54,25 @@ def _dice_and_cross_entropy(setting: LossSetting, dice_weight: float, entropy_we
     weights = {"weight_ce": entropy_weight, "weight_dice": dice_weight, "dice_class": MemoryEfficientSoftDiceLoss}
     if setting.has_regions:
         return DC_and_BCE_loss({}, dice, use_ignore_label=setting.ignore_label is not None, **weights)
-    return DC_and_CE_loss(dice, {}, ignore_label=setting.ignore_label, **weights)
+    loss = DC_and_CE_loss(dice, {}, ignore_label=setting.ignore_label, **weights)
+    return loss if dice_weight or setting.ignore_label is None else AlwaysTensor(loss)
+
+
+class AlwaysTensor(nn.Module):
+    """Give nnU-Net's cross-entropy a gradient, of 0, also for a batch without any annotation: there it is the number 0.
+
+    Args:
+        loss: The loss, called as `loss(logits, target)`.
+    """
+
+    def __init__(self, loss: nn.Module) -> None:
+        super().__init__()
+        self.loss = loss
+
+    def forward(self, logits: Tensor, target: Tensor) -> Tensor:
+        """Compute the loss of logits (B, K, *S) and a target (B, 1, *S)."""
+        value = self.loss(logits, target)
+        return value if isinstance(value, Tensor) else 0 * logits.float().mean()
 
 
 def deeply_supervised(

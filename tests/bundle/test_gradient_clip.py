@@ -6,6 +6,7 @@ from ignite.engine import Events
 from monai.engines import SupervisedTrainer
 
 from nnunet_ext.bundle import GradientClip
+from nnunet_ext.errors import OptionError
 
 
 class Recorder(torch.optim.SGD):
@@ -48,6 +49,12 @@ def test_small_gradients_are_left_alone():
 
 def test_zero_switches_clipping_off():
     assert gradients_of_steps(0) == pytest.approx([100] * 10)
+
+
+@pytest.mark.parametrize("norm", [-1.0, float("nan")])
+def test_a_norm_that_would_turn_gradients_round_is_refused(norm):
+    with pytest.raises(OptionError, match=rf"gradient_clip must be a number >= 0 \(0: off\), got {norm}"):
+        GradientClip(norm)
 
 
 def test_accumulated_gradients_are_clipped_once_before_their_step():

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from nnunet_ext.bundle import ObserveScore
+from nnunet_ext.bundle import GradientClip, ObserveScore
 from nnunet_ext.bundle.losses import LOSSES, make_loss
 from nnunet_ext.data import AUGMENTATIONS
 from nnunet_ext.errors import UserError
@@ -69,6 +69,34 @@ def test_optimizer_and_schedule_by_their_names(bundle, tiny_phantom, workspace):
     assert [0.5 * schedule.lr_lambdas[0](i) for i in range(4)] == pytest.approx([0.5, 0.5, 0.05, 0.005])
     observer = next(h for h in parser.get_parsed_content("validate::handlers") if isinstance(h, ObserveScore))
     assert observer.scheduler is schedule
+
+
+@pytest.mark.usefixtures("of_slices")
+def test_warmup_and_patience_of_a_plateau(bundle, tiny_phantom, workspace):
+    options = {
+        **{"dataset_dir": str(tiny_phantom), "cache_dir": "cache", **bundle.tiny, "iterations_per_epoch": 50},
+        **{"schedule": "plateau", "warmup_iterations": 4, "plateau_patience": 2},
+    }
+    factor = bundle.workflow("train", **options).parser.get_parsed_content("lr_scheduler").lr_lambdas[0]
+    assert [factor(i) for i in range(5)] == pytest.approx([0.2, 0.4, 0.6, 0.8, 1])
+    found = []
+    for _ in range(3):  # the first is the best, two more without gain lower it
+        factor.scores = [*factor.scores, 0.5]
+        found.append(factor(5))
+    assert found == pytest.approx([1, 1, 0.2])
+
+
+def test_clipping_accumulation_and_early_stopping_by_their_options(bundle, tiny_phantom, workspace):
+    options = {
+        **{"dataset_dir": str(tiny_phantom), "cache_dir": "cache", **bundle.tiny},
+        **{"gradient_clip": 0.25, "accumulation_steps": 3, "early_stop_patience": 7},
+    }
+    parser = bundle.workflow("train", **options).parser
+    clip = next(h for h in parser.get_parsed_content("train::handlers") if isinstance(h, GradientClip))
+    assert clip.max_norm == 0.25
+    assert parser.get_parsed_content("train::trainer").accumulation_steps == 3
+    assert parser.get_parsed_content("early_stop").patience == 7
+    assert parser.get_parsed_content("early_stop") in parser.get_parsed_content("validate::handlers")
 
 
 @pytest.mark.usefixtures("of_slices")

@@ -1,5 +1,6 @@
 """An epoch has the length asked for, its own order, and no slice twice over the ranks."""
 
+from collections import Counter
 from types import SimpleNamespace
 
 import numpy as np
@@ -70,6 +71,16 @@ def test_uniform_epoch_shows_each_slice_once_before_any_twice():
     counts = np.bincount(items, minlength=20)
     assert sorted(np.unique(counts)) == [2, 3]
     assert sorted(epoch_of(make_sampler("uniform", slices()))) == list(range(20))
+
+
+@pytest.mark.parametrize("name", sorted(SAMPLERS))
+def test_an_item_knows_how_often_the_ranks_have_shown_it_before(name):
+    parts = [epoch_of(make_sampler(name, slices(), num_samples=54, rank=rank, num_ranks=2), 1) for rank in range(2)]
+    seen: Counter[int] = Counter()
+    for item in (item for pair in zip(*parts, strict=True) for item in pair):
+        assert item.turn == seen[item]
+        seen[item] += 1
+    assert max(seen.values()) > 1
 
 
 @pytest.mark.parametrize("share", [0, 0.25, 0.5, 1])

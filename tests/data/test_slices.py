@@ -16,6 +16,7 @@ from nnunet_ext.data import (
     open_dataset,
 )
 from nnunet_ext.data.normalization import ChannelScheme
+from nnunet_ext.data.samplers import Showing
 
 
 @pytest.fixture(scope="module")
@@ -193,3 +194,21 @@ def test_slices_are_transformed_from_an_epoch_on(phantom):
         expected = plain if epoch < 3 else immediate
         assert torch.equal(delayed[20]["image"], expected[20]["image"]), epoch
         assert not torch.equal(immediate[20]["image"], plain[20]["image"])
+
+
+def test_a_slice_that_an_epoch_shows_again_is_transformed_differently(phantom):
+    dataset = slices(phantom, transform=augmentation())
+    first, second, third = (dataset[Showing(20, turn)]["image"] for turn in range(3))
+    assert torch.equal(first, dataset[20]["image"])
+    assert not torch.equal(first, second)
+    assert not torch.equal(second, third)
+
+
+def test_workers_that_outlive_an_epoch_learn_of_the_next(phantom):
+    dataset = slices(phantom, transform=augmentation(), augment_from_epoch=2)
+    order = [20, Showing(20, 1), 21, Showing(21, 1)]
+    loader = DataLoader(dataset, batch_size=4, sampler=order, num_workers=1, persistent_workers=True)
+    for epoch in (1, 2, 3):
+        dataset.set_epoch(epoch)
+        expected = torch.stack([dataset[item]["image"] for item in order])
+        assert torch.equal(next(iter(loader))["image"], expected), epoch

@@ -11,8 +11,9 @@ from scipy import stats
 
 from nnunet_ext.data import BackgroundSchedule, make_sampler
 from nnunet_ext.data.foreground_index import SliceKinds, index_foreground
-from nnunet_ext.data.scheduled_slices import ScheduledSlices, SliceTable
+from nnunet_ext.data.scheduled_slices import ScheduledSlices, SliceTable, schedule_slices
 from nnunet_ext.errors import OptionError
+from nnunet_ext.options import Options
 from nnunet_ext.trainers.CustomTrainer import CustomTrainer
 from nnunet_ext.trainers.nnUNetTrainerAdaptiveSampler import nnUNetTrainerAdaptiveSampler
 
@@ -52,6 +53,17 @@ def test_share_of_background_slices_follows_the_schedule(folders, shown, monkeyp
         count = max(0, sum(without) - (BATCH_SIZE if workers == "2" and epoch == 0 else 0))
         assert stats.binomtest(count, ITERATIONS * BATCH_SIZE, expected).pvalue > 1e-3, epoch
     assert [len(epoch) for epoch in shown] == [ITERATIONS * BATCH_SIZE] * EPOCHS
+
+
+def test_the_course_is_that_of_the_options():
+    options = Options(
+        **{"epochs": 9, "iterations_per_epoch": 4, "sampler": "adaptive", "seed": 6},
+        **{"background_schedule": "cosine", "background_keep": 0.3, "foreground_only_epochs": 2},
+    )
+    cases, kinds = SimpleNamespace(identifiers=["a"]), {"a": SliceKinds(5, (1, 2))}
+    sampler = schedule_slices(cases, kinds, options, batch_size=2, first_epoch=0, rank=1, num_ranks=3).sampler
+    assert sampler.background == BackgroundSchedule(9, "cosine", 0.3, 2)
+    assert (len(sampler), sampler.size(), sampler.seed, sampler.rank) == (8, 24, 6, 1)
 
 
 def test_without_the_sampler_all_epochs_are_alike(folders, shown):

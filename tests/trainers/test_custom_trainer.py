@@ -161,6 +161,16 @@ def test_mirroring_can_be_switched_off(folders):
     assert usual.configure_rotation_dummyDA_mirroring_and_inital_patch_size()[3] == (0, 1)
 
 
+@pytest.mark.parametrize(
+    "settings", [("augmentation=none",), ("augmentation=basic",), ("augment_from_epoch=8",)], ids=str
+)
+def test_a_network_that_saw_no_mirrored_image_predicts_none(folders, settings):
+    folders.configure("2d_upright", "epochs=7", *settings)
+    trainer = folders.trainer(CustomTrainer, "2d_upright")
+    assert trainer.configure_rotation_dummyDA_mirroring_and_inital_patch_size()[3] is None
+    assert trainer.inference_allowed_mirroring_axes is None
+
+
 def test_a_seed_fixes_the_initial_weights(folders):
     folders.configure("2d_seed", "seed=3")
     first, second = (folders.trainer(CustomTrainer, "2d_seed") for _ in range(2))

@@ -121,6 +121,17 @@ def test_a_batch_without_annotation_has_no_gradient(label_map, name):
     assert not logits.grad.any()
 
 
+@pytest.mark.parametrize("name", sorted(LOSSES))
+@BOTH
+def test_the_trainer_learns_nothing_from_a_batch_without_annotation(label_map, name):
+    logits, label = sample(label_map)
+    logits.requires_grad_()
+    masks = torch.cat([label_map.encode(label).bool(), torch.ones(label.shape, dtype=torch.bool)], dim=1)
+    setting = LossSetting(label_map.has_regions, ignore_label=3, batch_dice=True, ddp=False)
+    LOSSES[name].build(setting)(logits, masks if label_map.has_regions else torch.full_like(label, 3)).backward()
+    assert not logits.grad.any()
+
+
 @EACH
 @BOTH
 def test_gradient_descends_to_the_reference(label_map, name):

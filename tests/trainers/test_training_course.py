@@ -102,3 +102,18 @@ def test_a_plateau_lowers_the_learning_rate_also_after_a_resumption(folders, sta
     again.logger.load_checkpoint(trainer.logger.get_checkpoint())
     again.lr_scheduler.step(5)
     assert again.optimizer.param_groups[0]["lr"] == pytest.approx(0.004)
+
+
+def test_an_epoch_without_any_label_does_not_end_the_training(folders, standing_still):
+    """nnU-Net's own average of the Dice is nan from then on, which is never better."""
+    patience = ("early_stop_patience=3", "schedule=plateau", "plateau_patience=3")
+    folders.configure("2d_stop", *PLAIN, *SHORT, "epochs=20", *patience)
+    trainer = folders.trainer(CustomTrainer, "2d_stop")
+    trainer.initialize()
+    for epoch, dice in enumerate([float("nan"), 0.2, 0.4, float("nan"), 0.5, 0.6]):
+        trainer.logger.log("mean_fg_dice", dice, epoch)
+        trainer.on_epoch_start()
+    assert np.isnan(trainer.logger.get_value("ema_fg_dice", step=-1))
+    # 0.2, 0.9 * 0.2 + 0.1 * 0.4 = 0.22, unchanged, 0.9 * 0.22 + 0.1 * 0.5 = 0.248, 0.9 * 0.248 + 0.1 * 0.6 = 0.2832
+    assert trainer._scores()[1:] == pytest.approx([0.2, 0.22, 0.22, 0.248, 0.2832])
+    assert trainer._plateau() == 1
