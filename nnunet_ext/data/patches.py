@@ -27,6 +27,9 @@ class PatchDataset(SliceDataset):
         seed: Seed of places and transforms.
         patches_per_slice: Items for each slice, with patches at different places.
         foreground_share: Share in [0, 1] of the items with foreground in their slice whose patch surely shows some.
+        separate: Whether the patch of a slice with foreground always shows some, whatever the share, and that of one
+            without shows none, wherever the volume has room for such a patch. So samplers decide what patches hold.
+        augment_from_epoch: As for `SliceDataset`.
     """
 
     def __init__(
@@ -39,11 +42,14 @@ class PatchDataset(SliceDataset):
         seed: int = 0,
         patches_per_slice: int = 4,
         foreground_share: float = 0.75,
+        separate: bool = False,
+        augment_from_epoch: int = 0,
     ) -> None:
-        super().__init__(volumes, preprocessing, image_size, transform, seed)
+        super().__init__(volumes, preprocessing, image_size, transform, seed, augment_from_epoch)
         self.patch_size = np.array([depth, *self.image_size])
         self.patches_per_slice = patches_per_slice
-        self.foreground_share = foreground_share
+        self.foreground_share = 1.0 if separate else foreground_share
+        self.separate = separate
 
     @cached_property
     def index(self) -> np.ndarray:
@@ -79,7 +85,7 @@ class PatchDataset(SliceDataset):
             "case": volume.case,
             "slice": position,
         }
-        if self.transform is None:
+        if self.transform is None or self.epoch < self.augment_from_epoch:
             return data
         if isinstance(self.transform, Randomizable):
             self.transform.set_random_state(seed=self._item_seed(item))
@@ -94,15 +100,38 @@ class PatchDataset(SliceDataset):
         size = np.array(label.shape)
         start = random.integers(0, np.maximum(size - self.patch_size, 0) + 1)
         start[0] = position - random.integers(self.patch_size[0])
-        if random.random() < self.foreground_share:
+        voxels = np.empty((0, 2), int)
+        if self.separate or random.random() < self.foreground_share:
             voxels = np.argwhere(label[position] > 0)
-            if len(voxels):
-                start[1:] = voxels[random.integers(len(voxels))] - random.integers(self.patch_size[1:])
+        if len(voxels):
+            start[1:] = voxels[random.integers(len(voxels))] - random.integers(self.patch_size[1:])
+        elif self.separate:
+            start = self._empty_place(random, position, label, start)
         start = np.clip(start, 0, np.maximum(size - self.patch_size, 0))
         return tuple(slice(a, b) for a, b in zip(start, np.minimum(start + self.patch_size, size), strict=True))
+
+    def _empty_place(
+        self, random: np.random.Generator, position: int, label: np.ndarray, otherwise: np.ndarray
+    ) -> np.ndarray:
+        """Draw the first voxel of a patch that shows the slice and no foreground; another one if there is none."""
+        depth, *sides = np.minimum(self.patch_size, label.shape)
+        first, last = max(0, position - depth + 1), min(position, len(label) - depth)
+        for start in first + random.permutation(last - first + 1):
+            columns = (label[start : start + depth] > 0).any(axis=0)
+            free = np.argwhere(_window_sums(columns, *sides) == 0)
+            if len(free):
+                return np.array([start, *free[random.integers(len(free))]])
+        return otherwise
 
     def _filled(self, array: np.ndarray) -> torch.Tensor:
         """Continue a part of a volume, shape (C, *S), up to the size of the patch."""
         missing = self.patch_size - array.shape[1:]
         pads = [(0, 0), *((0, int(n)) for n in missing)]
         return torch.from_numpy(np.pad(array, pads, mode="edge") if missing.any() else np.ascontiguousarray(array))
+
+
+def _window_sums(mask: np.ndarray, height: int, width: int) -> np.ndarray:
+    """Count the true pixels in each window of a mask (H, W), by the window's first pixel."""
+    sums = np.pad(mask.cumsum(axis=0).cumsum(axis=1), ((1, 0), (1, 0)))
+    rows = sums[height:] - sums[:-height]
+    return rows[:, width:] - rows[:, :-width]

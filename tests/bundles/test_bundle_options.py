@@ -1,4 +1,4 @@
-"""Every bundle of slices is trained with the loss, the optimiser and the schedule that it is told."""
+"""Every bundle is trained with the loss, the optimiser and the schedule that it is told."""
 
 import pytest
 import torch
@@ -48,13 +48,6 @@ def test_a_mistyped_loss_is_refused(loss_of):
         loss_of(loss_name="tverski")
 
 
-@pytest.fixture
-def of_slices(bundle):
-    if "patch_depth" in bundle.train:
-        pytest.skip("the bundle shows patches of volumes, and has no such options yet")
-
-
-@pytest.mark.usefixtures("of_slices")
 def test_optimizer_and_schedule_by_their_names(bundle, tiny_phantom, workspace):
     options = {
         **{"dataset_dir": str(tiny_phantom), "cache_dir": "cache", **bundle.tiny},
@@ -71,7 +64,6 @@ def test_optimizer_and_schedule_by_their_names(bundle, tiny_phantom, workspace):
     assert observer.scheduler is schedule
 
 
-@pytest.mark.usefixtures("of_slices")
 def test_warmup_and_patience_of_a_plateau(bundle, tiny_phantom, workspace):
     options = {
         **{"dataset_dir": str(tiny_phantom), "cache_dir": "cache", **bundle.tiny, "iterations_per_epoch": 50},
@@ -99,7 +91,6 @@ def test_clipping_accumulation_and_early_stopping_by_their_options(bundle, tiny_
     assert parser.get_parsed_content("early_stop") in parser.get_parsed_content("validate::handlers")
 
 
-@pytest.mark.usefixtures("of_slices")
 def test_augmentation_by_its_name_from_its_epoch_on(bundle, tiny_phantom, workspace):
     options = {"dataset_dir": str(tiny_phantom), "cache_dir": "cache", **bundle.tiny}
 

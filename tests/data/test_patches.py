@@ -55,6 +55,35 @@ def test_share_of_patches_that_surely_show_foreground(make, share, expected):
     assert shown == pytest.approx(expected, abs=0.1)
 
 
+def test_separate_patches_hold_foreground_where_their_slice_does_and_only_there(make):
+    """Slices 4 and 5 hold the corner; a patch of 8 x 8 beside it is empty, and so is any of 4 slices from 6 on."""
+    patches = make(separate=True, foreground_share=0.0, patches_per_slice=40)
+    starts = set()
+    for item, has_foreground in enumerate(patches.has_foreground):
+        data = patches[item]
+        assert bool(data["label"].any()) == has_foreground
+        if data["slice"] == 6:
+            starts.add(np.unravel_index(int(data["image"][0, 0, 0, 0]), (10, 24, 20)))
+    assert {depth for depth, _, _ in starts} == {3, 4, 5, 6}
+    assert min(row for _, row, _ in starts) < 3
+    assert min(column for _, _, column in starts) < 3
+
+
+def test_separate_patches_without_room_show_what_there_is(make):
+    patches = make(separate=True, image_size=(24, 20), depth=10)
+    assert not patches.has_foreground[0]
+    assert patches[0]["label"].any()
+
+
+def test_transforms_begin_with_their_epoch(make):
+    patches = make(transform=RandGaussianNoised("image", prob=1.0), augment_from_epoch=2)
+    plain = make()
+    for epoch, same in ((1, True), (2, False)):
+        patches.set_epoch(epoch)
+        plain.set_epoch(epoch)
+        assert torch.equal(patches[5]["image"], plain[5]["image"]) is same
+
+
 def test_patches_are_seeded_by_seed_epoch_and_item(make):
     noise = RandGaussianNoised("image", prob=1.0)
     first, again, other = make(transform=noise), make(transform=noise), make(transform=noise, seed=1)
