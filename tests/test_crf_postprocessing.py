@@ -1,6 +1,7 @@
 """`python -m nnunet_ext crf`: refines every case of a prediction folder, names those that it can't, goes on."""
 
 import json
+import os
 import pickle
 
 import numpy as np
@@ -9,13 +10,14 @@ import torch
 
 from nnunet_ext.cli import main
 from nnunet_ext.crf_postprocessing import refine_folder
-from nnunet_ext.data.geometry import Geometry
+from nnunet_ext.data.geometry import Geometry, to_canonical
 from nnunet_ext.data.image_io import read_channels, read_label, write_label
 from nnunet_ext.errors import UserError
 from nnunet_ext.networks.mean_field import MeanFieldCRF
 
 SHAPE = (4, 9, 8)
 GEOMETRY = Geometry((8, 9, 4), (0.8, 1.1, 3.0), (-5.0, 4.0, 7.0), (-1.0, 0, 0, 0, -1.0, 0, 0, 0, 1.0))
+MOVED = Geometry((8, 9, 4), (0.8, 1.1, 3.0), (0.0, 4.0, 7.0), GEOMETRY.direction)
 CLASSES = {"background": 0, "left": 1, "right": 2}
 REGIONS = {"background": 0, "whole": [1, 2], "core": [2]}
 
@@ -132,14 +134,79 @@ def test_other_options_in_the_same_folder_are_an_error_unless_overwritten(folder
     assert json.loads((folders.output / "crf.json").read_text())["options"]["iterations"] == 1
 
 
+def test_case_that_was_predicted_again_is_refined_again(folders):
+    refine_folder(folders.predictions, folders.images, folders.output)
+    label = folders.output / "a.nii.gz"
+    os.utime(label, (0, 0))  # older than its prediction
+    result = refine_folder(folders.predictions, folders.images, folders.output)
+    assert (result.skipped, result.refined) == (["b"], ["a"])
+
+
+@pytest.mark.parametrize("options", [[], ["--overwrite"]])
+def test_files_of_another_origin_are_neither_taken_for_results_nor_deleted(folders, capsys, options):
+    assert folders.run() == 0
+    (folders.output / "crf.json").unlink()
+    before = {path: path.stat().st_mtime_ns for path in folders.output.iterdir()}
+    assert folders.run("--iterations", "1", *options) == 2
+    assert "which this command did not write; give a new folder" in capsys.readouterr().err
+    assert {path: path.stat().st_mtime_ns for path in folders.output.iterdir()} == before
+    images = folders.images
+    folders.output = images
+    assert folders.run(*options) == 2
+    assert {path.name for path in images.iterdir()} == {"a_0000.nii.gz", "b_0000.nii.gz"}
+
+
+def test_damaged_record_is_an_error_that_names_it(folders, capsys):
+    assert folders.run() == 0
+    (folders.output / "crf.json").write_text("{")
+    assert folders.run() == 2
+    assert "crf.json: cannot be read as JSON" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("direction", [(0, 0, 1.0, -1.0, 0, 0, 0, 1.0, 0), (1.0, 0, 0, 0, 1.0, 0, 0, 0, 1.0)])
+def test_arrays_that_nnunet_turned_meet_their_image_and_labels_go_back_to_its_axes(tmp_path, direction):
+    """One reader of nnU-Net keeps arrays as S, A, R; on such axes and with another reader it is the same field."""
+    rng = np.random.default_rng(0)
+    image, logits = rng.integers(0, 99, SHAPE).astype(np.int16), rng.normal(0, 2, (3, *SHAPE)).astype(np.float32)
+    own = Geometry((8, 9, 4), GEOMETRY.spacing_mm, (0.0, 0.0, 0.0), direction)
+    permutation, _ = own.axis_order()
+    spacing = tuple(own.spacing_zyx_mm()[axis] for axis in permutation)[::-1]
+
+    def turned(array):
+        return np.ascontiguousarray(to_canonical(array, own)[..., ::-1, ::-1])
+
+    size = turned(image).shape[::-1]
+    same = Geometry(size, spacing, (0.0, 0.0, 0.0), (-1.0, 0, 0, 0, -1.0, 0, 0, 0, 1.0))
+    labels = {}
+    for name, reader, geometry in (("turned", "NibabelIOWithReorient", own), ("plain", "SimpleITKIO", same)):
+        folders = Folders(tmp_path / name)
+        (folders.predictions / "plans.json").write_text(json.dumps({"image_reader_writer": reader}))
+        for path in (*folders.predictions.glob("*.nii.gz"), folders.predictions / "b.npz"):
+            path.unlink()
+        folders.predict("a", turned(logits), "logits")
+        (folders.predictions / "a.nii.gz").unlink()
+        write_label(folders.images / "a_0000.nii.gz", image if geometry is own else turned(image), geometry)
+        options = {"appearance_weight": 3.0, "appearance_window": 3}
+        assert refine_folder(folders.predictions, folders.images, folders.output, field_options=options).failures == {}
+        labels[name] = read_label(folders.output / "a.nii.gz")[0], np.load(folders.output / "a.npz")["logits"]
+    assert labels["turned"][0].shape == SHAPE
+    assert np.array_equal(turned(labels["turned"][0]), labels["plain"][0])
+    np.testing.assert_allclose(labels["turned"][1], labels["plain"][1], atol=1e-5)
+
+
 @pytest.mark.parametrize(
     ("spoil", "reason"),
     [
         (lambda f: (f.predictions / "a.npz").write_bytes(b"PK"), "a.npz: cannot be read"),
+        (lambda f: np.save((f.predictions / "a.npz").open("wb"), np.zeros((3, *SHAPE))), "a.npz: cannot be read"),
         (lambda f: (f.predictions / "a.npz").unlink(), "a.npz: not found; predict the case again"),
         (lambda f: np.savez(f.predictions / "a.npz", other=np.zeros(3)), "must hold `probabilities` or `logits`"),
-        (lambda f: f.predict("a", np.zeros((4, *SHAPE), np.float32), "logits"), r"shape (3, Z, Y, X)"),
+        (lambda f: f.predict("a", np.zeros((4, *SHAPE), np.float32), "logits"), "shape (3, Z, Y, X)"),
         (lambda f: f.predict("a", np.full((3, *SHAPE), np.nan, np.float32), "logits"), "logits must be finite"),
+        (lambda f: np.savez(f.predictions / "a.npz", logits=np.full((3, *SHAPE), 1e300)), "logits must be finite"),
+        (lambda f: np.savez(f.predictions / "a.npz", logits=np.full((3, *SHAPE), "x")), "got <U1 of shape"),
+        (lambda f: np.savez(f.predictions / "a.npz", probabilities=f.logits["a"]), "must lie in [0, 1], got"),
+        (lambda f: write_label(f.images / "a_0000.nii.gz", np.zeros(SHAPE, np.int16), MOVED), "corners up to"),
         (lambda f: f.predict("a", np.zeros((3, 4, 4, 4), np.float32), "logits"), "must have the size of a_0000.nii.gz"),
         (lambda f: (f.images / "a_0000.nii.gz").unlink(), "has no image a_0000.nii.gz"),
         (lambda f: (f.images / "a_0000.nii.gz").write_bytes(b"no"), "cannot be read as an image"),

@@ -8,11 +8,14 @@ import torch
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
-_BLOCK = 32
+_BLOCK = 16
 """Rows of a banded matrix that are multiplied at once: fewer are slower by their number, more by their zeros."""
 
 _VOXELS = 2**21
 """Values that are smoothed at once: blocks of memory that are larger are fetched from the system anew each time."""
+
+_IN_CACHE = 2**17
+"""Values that are smoothed along all axes but the first before others follow: what the processor keeps near."""
 
 
 def axis_kernels(size: Sequence[int], spacing_mm: Tensor, bandwidths_mm: Tensor, radius: int) -> list[Tensor]:
@@ -44,49 +47,68 @@ def smoothness_messages(belief: Tensor, kernels: Sequence[Tensor], radius: int) 
     A banded matrix product along each axis is many times as fast as a convolution on a CPU, and exact.
 
     Args:
-        belief: Shape (B, K, *S); where no gradient is wanted, its memory may be used for the messages.
+        belief: Shape (B, K, *S), contiguous; where no gradient is wanted, the messages take its place.
         kernels: As `axis_kernels` returns them.
         radius: Farthest neighbour along an axis, in voxels, as given to `axis_kernels`.
 
     Returns:
         Messages of the same shape.
     """
-    if kernels[0].shape[0] == 1:
-        return _one_grid(belief, [kernel[0] for kernel in kernels], radius)
-    samples = zip(belief, *kernels, strict=True)
-    return torch.stack([_one_grid(sample[None], own, radius)[0] for sample, *own in samples])
+    samples = zip(belief.split(len(belief) // len(kernels[0])), *kernels, strict=True)
+    at_once = max(1, _VOXELS // belief[0, 0].numel())
+    if torch.is_grad_enabled():
+        smooth = [_smoothed(part, own, radius) for some, *own in samples for part in some.flatten(0, 1).split(at_once)]
+        return torch.cat(smooth).reshape(belief.shape)
+    room = belief.new_empty(belief.flatten(0, 1)[:at_once].shape)
+    for some, *own in samples:
+        for part in some.flatten(0, 1).split(at_once):
+            _smooth_in_place(part, own, radius, room[: len(part)])
+    return belief
 
 
-def _one_grid(belief: Tensor, kernels: Sequence[Tensor], radius: int) -> Tensor:
-    """Return the messages of samples (B, K, *S) that share their kernels (N, N)."""
-    channels = belief.flatten(0, 1)
-    at_once = max(1, _VOXELS // channels[0].numel())
-    if len(channels) > at_once:
-        parts = channels.split(at_once)
-        if torch.is_grad_enabled():
-            return torch.cat([_one_grid(part[None], kernels, radius)[0] for part in parts]).reshape(belief.shape)
-        for part in parts:
-            part.copy_(_one_grid(part[None], kernels, radius)[0])
-        return channels.reshape(belief.shape)
+def _smoothed(belief: Tensor, kernels: Sequence[Tensor], radius: int) -> Tensor:
+    """Return the messages of channels (N, *S)."""
     smooth = belief
-    for axis, kernel in enumerate(kernels, start=2):
+    for axis, kernel in enumerate(kernels, start=1):
         smooth = _along_axis(smooth, kernel, axis, radius)
-    own_share = torch.stack([kernel[0, 0] for kernel in kernels]).prod()
-    return torch.addcmul(smooth, belief, -own_share)
+    return torch.addcmul(smooth, belief, -_own_share(kernels))
+
+
+def _smooth_in_place(belief: Tensor, kernels: Sequence[Tensor], radius: int, room: Tensor) -> None:
+    """Put the messages of channels (N, *S) in the place of their beliefs; `room`: memory of the same shape."""
+    at_once = max(1, _IN_CACHE // belief[0, 0].numel())
+    for part, smooth in zip(*(x.flatten(0, 1).split(at_once) for x in (belief, room)), strict=True):
+        for axis, kernel in enumerate(kernels[1:-1], start=1):
+            part = _along_axis(part, kernel, axis, radius)
+        rows, smooth_rows = part.flatten(0, -2), smooth.flatten(0, -2)
+        for block, seen in _blocks(rows.shape[1], radius):
+            smooth_rows[:, block] = rows[:, seen] @ kernels[-1][seen, block]
+    belief *= -_own_share(kernels)
+    for messages, smooth in zip(belief.flatten(2), room.flatten(2), strict=True):
+        for block, seen in _blocks(len(smooth), radius):
+            messages[block].addmm_(kernels[0][block, seen], smooth[seen])
+
+
+def _own_share(kernels: Sequence[Tensor]) -> Tensor:
+    """Return the weight of the voxel itself, a scalar."""
+    return torch.stack([kernel[0, 0] for kernel in kernels]).prod()
 
 
 def _along_axis(values: Tensor, kernel: Tensor, axis: int, radius: int) -> Tensor:
     """Multiply by a banded symmetric matrix along one axis, in blocks of rows: most of the matrix is 0."""
-    length = values.shape[axis]
     is_last = axis == values.ndim - 1
     flat = values.flatten(0, axis - 1) if is_last else values.flatten(0, axis - 1).flatten(2)
     parts = []
+    for block, seen in _blocks(values.shape[axis], radius):
+        parts.append(flat[:, seen] @ kernel[seen, block] if is_last else kernel[block, seen] @ flat[:, seen])
+    return (parts[0] if len(parts) == 1 else torch.cat(parts, dim=1)).reshape(values.shape)
+
+
+def _blocks(length: int, radius: int) -> Iterator[tuple[slice, slice]]:
+    """Yield blocks of an axis, each with what its voxels see."""
     for start in range(0, length, _BLOCK):
         stop = min(start + _BLOCK, length)
-        seen = slice(max(0, start - radius), min(length, stop + radius))
-        part = flat[:, seen]
-        parts.append(part @ kernel[seen, start:stop] if is_last else kernel[start:stop, seen] @ part)
-    return (parts[0] if len(parts) == 1 else torch.cat(parts, dim=1)).reshape(values.shape)
+        yield slice(start, stop), slice(max(0, start - radius), min(length, stop + radius))
 
 
 def appearance_messages(

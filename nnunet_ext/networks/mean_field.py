@@ -11,6 +11,9 @@ from .field_kernels import appearance_messages, axis_kernels, saving_memory, smo
 _SMALLEST = 0.05
 """Lower bound of every learned bandwidth, in its own unit: at 0 a kernel would divide by zero."""
 
+_VOXELS = 2**16
+"""Voxels whose probabilities are computed at once, where they replace logits."""
+
 Spacing = Tensor | Sequence[float] | None
 
 
@@ -113,9 +116,12 @@ class MeanFieldCRF(nn.Module):
 
     def _update(self, unary: Tensor, refined: Tensor, guide: Tensor | None, spacing: Tensor) -> Tensor:
         """Return the logits after one mean-field update."""
-        # of a region and its complement, only the difference of the two probabilities matters: tanh(x / 2)
-        binary = self.regions or unary.shape[1] == 1
-        belief = torch.tanh(refined / 2) if binary else torch.softmax(refined, dim=1)
+        if torch.is_grad_enabled():
+            belief = self._belief(refined)
+        else:  # logits of the update before aren't needed any more, and new memory costs as much time as a sum
+            belief = unary.new_empty(unary.shape) if refined is unary else refined
+            for logits, place in zip(*(x.flatten(2).split(_VOXELS, 2) for x in (refined, belief)), strict=True):
+                place.copy_(self._belief(logits))
         updated = unary
         if self.appearance is not None:
             assert guide is not None
@@ -127,9 +133,14 @@ class MeanFieldCRF(nn.Module):
             term = self.smoothness
             kernels = axis_kernels(unary.shape[2:], spacing, term.bandwidths_mm().to(spacing), term.radius)
             messages = smoothness_messages(belief, kernels, term.radius)
-            reused = None if torch.is_grad_enabled() else messages  # new memory costs as much time as the sum
+            reused = None if torch.is_grad_enabled() else messages
             updated = torch.addcmul(updated, messages, term.weight().to(unary), out=reused)
         return updated
+
+    def _belief(self, logits: Tensor) -> Tensor:
+        """Return the probabilities, or of a region what they are more than those of its complement: tanh(x / 2)."""
+        binary = self.regions or logits.shape[1] == 1
+        return torch.tanh(logits / 2) if binary else torch.softmax(logits, dim=1)
 
     def _check(self, logits: Tensor, image: Tensor | None) -> None:
         if logits.ndim != self.dims + 2:

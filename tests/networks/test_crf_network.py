@@ -95,7 +95,7 @@ def test_of_several_outputs_the_finest_is_refined():
     image = torch.randn(1, 1, 64, 64)
     with torch.no_grad():
         outputs, own = model(image), model.base(image)
-    assert torch.equal(outputs[0], model.crf(own[0], image))
+        assert torch.equal(outputs[0], model.crf(own[0], image))
     assert all(torch.equal(one, other) for one, other in zip(outputs[1:], own[1:], strict=True))
 
 

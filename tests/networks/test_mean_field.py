@@ -333,6 +333,16 @@ def test_memory_of_a_step_in_3d_is_a_few_copies_of_the_probabilities():
     assert memory.growth_mb < 400  # about 240, much of it the allocator's
 
 
+def test_memory_of_a_prediction_in_3d_is_one_copy_of_the_logits_and_little_more():
+    crf = MeanFieldCRF(3)
+    logits = torch.randn(1, 5, 96, 96, 96)
+    with torch.no_grad():
+        crf(logits[..., :8, :8, :8])  # loads what torch loads late
+        with PeakMemory() as memory:
+            crf(logits)
+    assert memory.growth_mb < 1.9 * logits.nbytes / 2**20  # about 1.4; new memory at each update took 3
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
