@@ -39,6 +39,7 @@ def options(bundle, half_labelled):
         "iterations_per_epoch": ITERATIONS,
         "batch_size": BATCH_SIZE,
         "val_interval": EPOCHS,
+        "augmentation": "none",  # which may move a small label out of the picture
     }
 
 
