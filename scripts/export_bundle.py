@@ -83,12 +83,14 @@ def export_bundle(
         _copy_documents(source, staging)
         if random_init:
             logger.warning(f"WARNING: {RANDOM_WARNING}")
-            card = export_random_weights(source, models_dir, metadata, *_demo_network(configs))
+            card = export_random_weights(source, models_dir, metadata, *_demo_network(configs, bundle))
         else:
             chosen = Path(checkpoint) if checkpoint else choose_checkpoint(source, Path(runs_dir) / bundle)
             logger.info(f"weights: {chosen}")
             export = export_linked_weights if weights == "link" else export_weights
             card = export(source, models_dir, chosen, pretrained)
+        _add_inner_network(code, card.network_options)
+        check_requirements(metadata, code.third_party)
         entry = "adapter" if weights == "link" else "model.pt"
         _write_configs(staging, configs, describe_model(metadata, card, warning), bundle, entry, warning)
         _complete_readme(staging, bundle, usage(name, f"{name}_bundle", entry, card), warning)
@@ -141,14 +143,29 @@ def _needed_code(configs: dict[str, dict[str, Any]]) -> NeededCode:
     return code
 
 
-def _demo_network(configs: dict[str, dict[str, Any]]) -> tuple[tuple[int, int], dict[str, Any]]:
+def _add_inner_network(code: NeededCode, network_options: dict[str, Any]) -> None:
+    """Add the network that another one refines: the description of the model names it, no configuration does."""
+    from nnunet_ext.networks import available
+
+    if base := network_options.get("base"):
+        info = available()[base]
+        code.add(f"{info.module}.{info.class_name}", "models/plans.json")
+
+
+def _demo_network(configs: dict[str, dict[str, Any]], bundle: str) -> tuple[tuple[int, int], dict[str, Any]]:
     """Return canvas and options of the network that the demo trains, for random weights."""
+    from nnunet_ext.networks import available
+
     train = configs.get("train.json", {})
     values = {**train, **configs.get("demo.json", {})}
     size = values.get("image_size")
     if not (isinstance(size, list) and len(size) == 2 and all(isinstance(n, int) for n in size)):
         raise UserError(f"configs/train.json: image_size must be [height, width] for --random-init, got {size!r}")
-    return (size[0], size[1]), {name: values[name] for name in train.get("network_options", {})}
+    options = train.get("network_options", {})
+    if isinstance(options, dict):
+        return (size[0], size[1]), {name: values[name] for name in options}
+    # an expression asks a trained network, which is not there: take the defaults of the one that the bundle is named by
+    return (size[0], size[1]), available()[bundle].options()
 
 
 def _write_configs(

@@ -63,7 +63,7 @@ def find_checkpoint(ckpt_dir: str | Path, bundle_root: str | Path = ".", dataset
         return str(folder.resolve())  # what belongs to it lies in the folder above, also of "."
     if found := best_model(folder):
         return str(found)
-    if runs := _models_below(folder):
+    if runs := models_below(folder):
         return str(_choose_run(runs, dataset_dir))
     if packaged := _first_model(models, PACKAGED_FILE):
         return str(packaged)
@@ -196,8 +196,12 @@ def _first_model(folder: Path, whole: str) -> Path | None:
     return folder / ADAPTER_DIR if is_adapter(folder / ADAPTER_DIR) else None
 
 
-def _models_below(folder: Path) -> list[Path]:
-    """Return the best model of each run in a folder, the newest last."""
+def models_below(folder: Path) -> list[Path]:
+    """Return the best model of each run in a folder, the newest last.
+
+    Args:
+        folder: Folder of runs; it need not exist.
+    """
     runs = {path.parent for path in folder.rglob(BEST_FILE)}
     runs |= {path.parent.parent for path in folder.rglob(f"{ADAPTER_DIR}/{_ADAPTER_WEIGHTS}")}
     models = [model for run in sorted(runs) if (model := best_model(run))]

@@ -65,6 +65,7 @@ def prepare_data(
     slice_axis: int | str = "auto",
     network_options: dict[str, Any] | None = None,
     intensities: str = "nnunet",
+    preprocessing: Preprocessing | None = None,
 ) -> TrainingData:
     """Open a data set, split it, decode it into the cache and fix its preprocessing.
 
@@ -76,6 +77,8 @@ def prepare_data(
         slice_axis: 0 (axial), 1, 2, or "auto" (the axis of the thickest slices).
         network_options: Options of the network, kept beside the weights.
         intensities: How images are normalised, see `fit_preprocessing`.
+        preprocessing: That of a trained network, which then stands for axis and intensities; if not given, it is
+            fixed on the training cases.
 
     Returns:
         The fold, ready to train.
@@ -88,6 +91,6 @@ def prepare_data(
     together = {case.name: case for case in (*cases.train, *cases.val)}
     volumes = dict(zip(together, cache_volumes(dataset, list(together.values()), Path(cache_dir)), strict=True))
     train = [volumes[case.name] for case in cases.train]
-    preprocessing = fit_preprocessing(dataset, train, slice_axis, intensities)
+    preprocessing = preprocessing or fit_preprocessing(dataset, train, slice_axis, intensities)
     card = ModelCard.of(dataset, preprocessing, image_size, network_options)
     return TrainingData(dataset, preprocessing, train, [volumes[case.name] for case in cases.val], card)

@@ -10,7 +10,7 @@ from typing import Any
 import monai
 import pytest
 import torch
-from base_files import write_base_file
+from base_files import write_base_file, write_enet_run
 from monai.bundle import ConfigWorkflow
 
 from nnunet_ext.errors import UserError
@@ -56,8 +56,16 @@ class Bundle:
         """Return the paths that people type: those of the links at the bundle's root."""
         return [f"bundles/{self.name}/{name}.json" for name in names]
 
+    def with_base(self, overrides: dict[str, Any]) -> dict[str, Any]:
+        """Add a trained network to what a training is told, for a bundle that refines one; it has random weights."""
+        if "base_checkpoint" not in self.train or "base_checkpoint" in overrides or "dataset_dir" not in overrides:
+            return overrides
+        base = write_enet_run(overrides["dataset_dir"], overrides.get("image_size", (32, 32)))
+        return {**overrides, "base_checkpoint": str(base)}
+
     def workflow(self, *names: str, workflow_type: str = "train", **overrides: Any) -> ConfigWorkflow:
         """Initialize a workflow of some configurations; nothing has run yet."""
+        overrides = self.with_base(overrides) if workflow_type == "train" else overrides
         workflow = ConfigWorkflow(
             config_file=self.files(*names), logging_file=False, workflow_type=workflow_type, **overrides
         )
@@ -123,6 +131,12 @@ def pytest_generate_tests(metafunc) -> None:
 def bundle(request) -> Bundle:
     """Each bundle of the repository."""
     return Bundle(request.param)
+
+
+@pytest.fixture(scope="session")
+def bundle_of():
+    """Return the bundle of a name."""
+    return Bundle
 
 
 @pytest.fixture(scope="session")

@@ -127,7 +127,7 @@ def test_overlay_of_mere_settings_has_only_ids_of_train(bundle, overlay):
 def parsed(bundle, *names: str, **overrides: Any) -> ConfigParser:
     parser = ConfigParser()
     parser.read_config(bundle.files(*names))
-    parser.update(overrides)
+    parser.update(bundle.with_base(overrides))
     return parser
 
 

@@ -66,7 +66,7 @@ def counts(bundle, **options) -> tuple[int, int]:
     """Return the number of training items of slices with and without a label."""
     parser = ConfigParser()
     parser.read_config(bundle.files("train"))
-    parser.update({**bundle.tiny, **options})
+    parser.update(bundle.with_base({**bundle.tiny, **options}))
     flags = parser.get_parsed_content("train::dataset").has_foreground
     return int(flags.sum()), int((~flags).sum())
 
@@ -99,7 +99,7 @@ def test_a_course_that_changed_does_not_continue_a_run(bundle, workspace, option
 def test_no_slice_is_decoded_to_learn_its_label(bundle, workspace, options):
     parser = ConfigParser()
     parser.read_config(bundle.files("train"))
-    parser.update({**bundle.tiny, **options, "sampler": "adaptive"})
+    parser.update(bundle.with_base({**bundle.tiny, **options, "sampler": "adaptive"}))
     sampler = parser.get_parsed_content("train::sampler")
     assert isinstance(sampler, AdaptiveSampler)
     for path in (workspace / "cache").rglob("*.npy"):
