@@ -15,6 +15,7 @@ A network class may say, beside what `nnunet_ext.networks` asks of it:
 * `has_adapter` and `save_adapter(folder)`: whether what was trained can be saved alone, and how;
 * `find_base(folder, places)` and `restore(folder, base)`: find the frozen weights of such a folder, and load both;
 * `last_layers`: names of the modules that make the logits, which can train alone behind a CRF;
+* `mixing_points`: where it can be mixed inside, see `nnunet_ext.training.mixup`; may be set by the constructor;
 * `small_options`: options of a small variant, for tests.
 """
 

@@ -12,6 +12,7 @@ from .network_choice import network_choices
 from .training.augmentations import AUGMENTATIONS, NNUNET
 from .training.background import BACKGROUND_SCHEDULES, SAMPLERS
 from .training.losses import LOSSES
+from .training.mixup import MIXUPS
 from .training.optimizers import OPTIMIZERS
 from .training.schedules import SCHEDULES
 
@@ -188,6 +189,10 @@ class Options:
     augmentation: str = _option(NNUNET, str, "random transforms of the training patches", choices=lambda: AUGMENTATIONS)
     augment_from_epoch: int = _option(
         1, int, "first epoch, counted from 1, with random transforms; those before train on plain patches", minimum=1
+    )
+    mixup: str = _option("none", str, "mixing of pairs of patches", choices=lambda: MIXUPS)
+    mixup_alpha: float = _option(
+        0.4, float, "both parameters of the beta distribution that the shares of a pair come from", above=0
     )
     pretrained: str | None = _option(
         None, str, "file of weights to start from, for networks that take one; none: random", optional=True

@@ -1,5 +1,6 @@
 """What bundle configurations name by `_target_`: handlers, prediction writer, option check."""
 
+from ..training.mixup import Mixup
 from .checkpoints import LoadCheckpoint, find_checkpoint, load_checkpoint
 from .command_line import guard_command_line
 from .distributed import distribute, join_process_group
@@ -8,6 +9,7 @@ from .gradient_clip import GradientClip
 from .inference_dataset import InferenceDataset, default_predictions_dir
 from .inferers import ResizedSliceInferer
 from .losses import MaskLabelLoss, SegmentationLoss, is_low, make_loss
+from .mixed_batches import MixupInferer, MixupLoss
 from .model_card import ModelCard, read_model_card
 from .next_steps import finetuning_command, prediction_command, scoring_command
 from .panels import PredictionPanels
@@ -29,6 +31,9 @@ __all__ = [
     "InferenceDataset",
     "LoadCheckpoint",
     "MaskLabelLoss",
+    "Mixup",
+    "MixupInferer",
+    "MixupLoss",
     "ModelCard",
     "ObserveScore",
     "PredictionPanels",

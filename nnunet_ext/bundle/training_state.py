@@ -18,6 +18,8 @@ from ..atomic import atomic_path
 from ..data.samplers import SliceSampler
 from ..data.slices import SliceDataset
 from ..errors import UserError
+from ..training.bare_network import bare_network
+from ..training.mixup import Mixup
 from .checkpoints import ADAPTER_DIR, BEST_FILE, LAST_FILE, is_adapter
 from .model_card import ModelCard
 
@@ -35,13 +37,17 @@ class SeedEpoch:
         dataset: Training slices.
         sampler: Their sampler.
         rank: This process.
+        mixup: How batches are mixed.
     """
 
-    def __init__(self, seed: int, dataset: SliceDataset, sampler: SliceSampler, rank: int = 0) -> None:
+    def __init__(
+        self, seed: int, dataset: SliceDataset, sampler: SliceSampler, rank: int = 0, mixup: Mixup | None = None
+    ) -> None:
         self.seed = seed
         self.dataset = dataset
         self.sampler = sampler
         self.rank = rank
+        self.mixup = mixup
 
     def attach(self, engine: Workflow) -> None:
         """Register with a trainer.
@@ -60,6 +66,8 @@ class SeedEpoch:
         epoch = engine.state.epoch
         self.dataset.set_epoch(epoch)
         self.sampler.set_epoch(epoch)
+        if self.mixup is not None:
+            self.mixup.set_epoch(epoch)
         state = np.random.SeedSequence((self.seed, epoch, self.rank)).generate_state(1)
         torch.manual_seed(int(state[0]))
         np.random.seed(int(state[0]))
@@ -113,19 +121,19 @@ class BestModel:
         self.card.write(self.ckpt_dir)
         if self.content == "whole":
             with atomic_path(self.ckpt_dir / BEST_FILE) as temporary:
-                torch.save(_unwrap(self.network).state_dict(), temporary)
+                torch.save(bare_network(self.network).state_dict(), temporary)
         folder = self.ckpt_dir / ADAPTER_DIR
         if self._has_adapter():
             if self.content == "adapter" and is_adapter(folder):
                 (self.ckpt_dir / BEST_FILE).unlink(missing_ok=True)  # it would hide the newer adapter
-            _unwrap(self.network).save_adapter(folder)
+            bare_network(self.network).save_adapter(folder)
             if self.content == "adapter":
                 (self.ckpt_dir / BEST_FILE).unlink(missing_ok=True)  # of a part of the run that saved whole models
         elif is_adapter(folder):
             shutil.rmtree(folder)  # of an earlier run: it does not belong to this model
 
     def _has_adapter(self) -> bool:
-        return getattr(_unwrap(self.network), "has_adapter", False)
+        return getattr(bare_network(self.network), "has_adapter", False)
 
 
 def better(current: float, best: float) -> bool:
@@ -197,7 +205,7 @@ class TrainingState:
         if state.rank != 0 or (state.epoch % self.interval and not stops):
             return
         content = {
-            "network": _unwrap(self.network).state_dict(),
+            "network": bare_network(self.network).state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "scheduler": {k: v for k, v in self.scheduler.state_dict().items() if k not in _HORIZON},
             "scaler": None if engine.scaler is None else engine.scaler.state_dict(),
@@ -228,7 +236,7 @@ class TrainingState:
             raise UserError(f"resume: {self.file} exists; give another --output_dir, or drop --resume False")
         content = self._read()
         try:
-            _unwrap(self.network).load_state_dict(content["network"])
+            bare_network(self.network).load_state_dict(content["network"])
         except RuntimeError as error:
             raise UserError(f"{self.file} belongs to another network ({error}); give another --output_dir") from error
         self.optimizer.load_state_dict(content["optimizer"])
@@ -289,13 +297,8 @@ class TrainingState:
 
 def _base_sha256(network: nn.Module) -> str | None:
     """Return the SHA-256 of the file that frozen weights came from; None if nothing is frozen, or from no file."""
-    inner = _unwrap(network)
+    inner = bare_network(network)
     return inner.base_file.sha256 if getattr(inner, "has_adapter", False) else None
-
-
-def _unwrap(network: nn.Module) -> Any:
-    inner = getattr(network, "module", network)  # DistributedDataParallel
-    return getattr(inner, "_orig_mod", inner)  # torch.compile
 
 
 def _ignite_handler(handler: EarlyStopHandler) -> Any:

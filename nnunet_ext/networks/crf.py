@@ -99,6 +99,11 @@ class CRF(nn.Module):
         self.crf = make_field(kind, dims, field)
         self.spacing_mm = tuple(float(length) for length in spacing_mm) or None
         self.trainable = trainable
+        points = getattr(self.base, "mixing_points", {})
+        # the image, which the appearance term looks at, is mixed too
+        self.mixing_points = {
+            name: (*(f"base.{place}" for place in places), "crf(1)") for name, places in points.items()
+        }
         choose_trainable(self.crf, self.base, trainable, getattr(network_class(base), "last_layers", ()), base)
 
     def forward(self, x: Tensor) -> Logits:

@@ -76,6 +76,8 @@ class ENet(nn.Module):
         self.stage5 = _regular(16, late, fixed=True)
         self.head = _skip_head(32, 16) if skip else nn.Identity()
         self.classifier = nn.Conv2d(16, num_classes, 1) if skip else _double(16, num_classes, kernel_size=3)
+        # Between these points the places of the maxima bypass the layers, and they can't be mixed.
+        self.mixing_points = {"initial": ("initial",), "last": ("head(0)",) if skip else ("up5",)}
         self._initialise()
 
     @staticmethod

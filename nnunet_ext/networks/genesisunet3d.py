@@ -39,6 +39,12 @@ class GenesisUNet3D(nn.Module):
     released_weights = ("Genesis_Chest_CT.pt",)
     encoder_names = ("down_tr64.", "down_tr128.", "down_tr256.", "down_tr512.")
     head_names = ("out_tr.",)
+    mixing_points = {  # noqa: RUF012
+        "down_tr64": ("down_tr64",),
+        "down_tr128": ("down_tr128", "up_tr64(1)"),
+        "down_tr256": ("down_tr256", "up_tr128(1)", "up_tr64(1)"),
+        "down_tr512": ("down_tr512", "up_tr256(1)", "up_tr128(1)", "up_tr64(1)"),
+    }
 
     def __init__(self, in_channels: int, num_classes: int, *, base_channels: int = 32) -> None:
         super().__init__()

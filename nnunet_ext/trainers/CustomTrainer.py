@@ -11,7 +11,6 @@ import torch
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager, PlansManager
 from torch import nn
-from torch._dynamo import OptimizedModule
 
 from ..atomic import atomic_path
 from ..data.foreground_index import index_foreground
@@ -24,9 +23,11 @@ from ..options import OWN_SAMPLER
 from ..plans import SECTION, refuse_other_options, with_section
 from ..recipe import from_section
 from ..training.accumulation import Accumulation, to_device
+from ..training.bare_network import bare_network
 from ..training.early_stop import early_stops, moving_average
 from ..training.gradients import tame_gradients
 from ..training.losses import LOSSES, LossSetting, ResizedTarget, deeply_supervised
+from ..training.mixup import Mixup
 from ..training.optimizers import OPTIMIZERS
 from ..training.schedules import SCHEDULES, EpochSchedule, plateau_factor
 
@@ -113,6 +114,8 @@ class CustomTrainer(nnUNetTrainer):
             np.random.seed(self.options.seed)
             torch.manual_seed(self.options.seed)
         super().initialize()
+        options = self.options
+        self._mixup = Mixup(self.network, options.mixup, options.mixup_alpha, options.seed or 0, self.local_rank)
         settings = {**self.options.section(), "batch_size": self.batch_size}
         self.print_to_log_file("Options:", ", ".join(f"{name}={value}" for name, value in settings.items()))
 
@@ -174,12 +177,11 @@ class CustomTrainer(nnUNetTrainer):
         if self.options.network == PLANNED:
             super().set_deep_supervision_enabled(enabled)
             return
-        self._bare_network().deep_supervision = enabled
+        bare_network(self.network).deep_supervision = enabled
 
-    def _bare_network(self) -> Any:
-        """Return the network without the wrappers of several processes and of the compiler."""
-        network = self.network.module if self.is_ddp else self.network
-        return network._orig_mod if isinstance(network, OptimizedModule) else network
+    def _do_i_compile(self) -> bool:
+        # compiled code would be made anew for each weight and each point of the mixture
+        return self.options.mixup != "manifold" and super()._do_i_compile()
 
     def configure_rotation_dummyDA_mirroring_and_inital_patch_size(self) -> tuple:  # noqa: N802
         """Return nnU-Net's augmentation settings, without mirroring if the training has none."""
@@ -249,25 +251,26 @@ class CustomTrainer(nnUNetTrainer):
         """Begin the training part of an epoch."""
         super().on_train_epoch_start()
         self._accumulation.restart()
+        self._mixup.set_epoch(self.current_epoch)
 
     def train_step(self, batch: dict) -> dict:
         """Train on a batch; the optimiser steps once for `accumulation_steps` of them, and after the epoch's last."""
-        if self.options.accumulation_steps == 1:
+        if self.options.accumulation_steps == 1 and self.options.mixup == "none":
             return super().train_step(batch)
         images, target = (to_device(batch[key], self.device) for key in ("data", "target"))
         self._accumulation.begin(self.optimizer)
         with torch.autocast("cuda") if self.device.type == "cuda" else nullcontext():
-            loss = self.loss(self.network(images), target)
+            loss = self._mixup.loss(self.loss, self.network(self._mixup.begin(images)), target)
         self._accumulation.finish(loss, self.optimizer, self.grad_scaler)
         return {"loss": loss.detach().cpu().numpy()}
 
     def _load_pretrained(self) -> None:
         """Load the weights to start from; never when a training goes on, nor for prediction."""
-        load_starting_weights(self._bare_network(), self.options, self.print_to_log_file)
+        load_starting_weights(bare_network(self.network), self.options, self.print_to_log_file)
 
     def _recall_base(self) -> None:
         """Let the network know where the frozen weights of a continued training came from, for its adapters."""
-        recall = getattr(self._bare_network(), "recall_base", None)
+        recall = getattr(bare_network(self.network), "recall_base", None)
         if recall is not None and self.options.pretrained is not None:
             recall(Path(self.output_folder) / "adapter_best")
 
@@ -284,7 +287,7 @@ class CustomTrainer(nnUNetTrainer):
         with atomic_path(filename) as temporary:
             super().save_checkpoint(str(temporary))
         path = Path(filename)
-        network = self._bare_network()
+        network = bare_network(self.network)
         if path.stem in ("checkpoint_best", "checkpoint_final") and getattr(network, "has_adapter", False):
             network.save_adapter(path.with_name(path.stem.replace("checkpoint", "adapter")))
 

@@ -117,6 +117,7 @@ class SAM2UNet(Adaptable):
         self.ups = nn.ModuleList([UpBlock(_WIDTH) for _ in range(3)])
         self.heads = nn.ModuleList([nn.Conv2d(_WIDTH, num_classes, 1) for _ in range(3)])
         self.lora_config = self._adapt(options) if tuning == "lora" else None
+        self.mixing_points = self._mixing_points()
         self.requires_grad_(True)
         for side in self.heads[:-1]:
             side.requires_grad_(deep_supervision)  # otherwise nothing comes of them
@@ -167,6 +168,13 @@ class SAM2UNet(Adaptable):
         }
         names = [f"{name}.{number}" for name, part in lists.items() for number in range(len(part))]
         return [*names, *(["input_channels.mix"] if self.input_channels.mix is not None else [])]
+
+    def _mixing_points(self) -> dict[str, tuple[str, ...]]:
+        trunk: Any = self.encoder.trunk
+        points: dict[str, tuple[str, ...]] = {"patch_embed": ("encoder.trunk.patch_embed",)}
+        for stage, last in enumerate(trunk.stage_ends):
+            points[f"stage{stage}"] = (f"encoder.trunk.blocks.{last}", f"encoder[:{stage}]")
+        return points
 
     def _adapt(self, options: LoraOptions) -> LoraConfig:
         ranks = options.ranks(sum(self.variant.blocks))

@@ -123,6 +123,8 @@ class SAMed(Adaptable):
         self.mask_decoder = ClassDecoder(self.variant, num_classes)
         self.lora_config = self._adapt(options, decoder) if tuning == "lora" else None
         self._choose_trainable(tuning, decoder)
+        stages = [f"image_encoder.{name}" for name in ("patch_embed", *self._global_blocks())]
+        self.mixing_points = {stage: (stage,) for stage in stages}
         self._cached_positions: Tensor | None = None
 
     def forward(self, x: Tensor) -> Tensor:
@@ -164,6 +166,9 @@ class SAMed(Adaptable):
             names = [f"mask_decoder.{part}" for part in parts]
         mix = ["input_channels.mix"] if self.input_channels.mix is not None else []
         return [*names, "prompt_encoder.no_mask_embed", *mix]
+
+    def _global_blocks(self) -> list[str]:
+        return [f"blocks.{number}" for number in self.variant.global_blocks]
 
     def _positions(self, x: Tensor) -> Tensor:
         """Return the encoding of the embedding's grid, which only `image_size` decides, so it is made once."""

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from monai.engines import IterationEvents
 
 from nnunet_ext.bundle import GradientClip, ObserveScore
 from nnunet_ext.bundle.losses import LOSSES, make_loss
@@ -105,3 +106,48 @@ def test_augmentation_by_its_name_from_its_epoch_on(bundle, tiny_phantom, worksp
     assert len({value.numpy().tobytes() for value in found.values()}) == len(AUGMENTATIONS)
     assert torch.equal(torch.stack(images(1, augmentation="zoom", augment_from_epoch=2)), plain)
     assert torch.equal(torch.stack(images(2, augmentation="zoom", augment_from_epoch=2)), found["zoom"])
+
+
+@pytest.mark.usefixtures("of_slices")
+@pytest.mark.parametrize("kind", ["none", "input", "manifold"])
+def test_mixup_of_images_maps_and_losses(bundle, tiny_phantom, workspace, kind):
+    """What the network sees, and the loss that the trainer reports, are those of the batch's one draw."""
+    options = {"dataset_dir": str(tiny_phantom), "cache_dir": "cache", "output_dir": "run", **bundle.tiny}
+    changes = {"mixup": kind, "mixup_alpha": 1.0, "learning_rate": 1e-9}
+    workflow = bundle.workflow("train", **{**options, "batch_size": 3, **changes})
+    trainer = workflow.parser.get_parsed_content("train::trainer")
+    mixup, plain = (workflow.parser.get_parsed_content(name) for name in ("train::mixup", "loss"))
+    seen, checked = [], []
+    trainer.network.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
+
+    def check(engine):
+        batch, mix = engine.state.output, mixup.mix
+        if mix is None:
+            share, order, images = 1.0, slice(None), batch["image"]
+        else:
+            share, order = mix.weight, mix.order
+            images = mix.of(batch["image"]) if mix.point == "input" else batch["image"]
+        assert torch.equal(seen[-1], images)
+        of_both = (
+            share * plain(batch["pred"], batch["label"]),
+            (1 - share) * plain(batch["pred"], batch["label"][order]),
+        )
+        assert batch["loss"].item() == pytest.approx(sum(of_both).item(), rel=1e-5)
+        checked.append(None if mix is None else mix.point)
+
+    trainer.add_event_handler(IterationEvents.LOSS_COMPLETED, check)
+    with bundle.readable_errors():
+        workflow.run()
+    assert len(checked) == bundle.tiny["iterations_per_epoch"]
+    if kind == "manifold":
+        assert len(set(checked)) > 1
+        assert set(checked) <= set(mixup.points)
+    else:
+        assert set(checked) == {None if kind == "none" else "input"}
+
+
+@pytest.mark.usefixtures("of_slices")
+def test_a_mistyped_mixup_is_refused(bundle, tiny_phantom, workspace):
+    options = {"dataset_dir": str(tiny_phantom), "cache_dir": "cache", **bundle.tiny, "mixup": "inputs"}
+    with pytest.raises(UserError, match="mixup must be one of none, input, manifold"), bundle.readable_errors():
+        bundle.workflow("train", **options).parser.get_parsed_content("train::trainer")
