@@ -31,7 +31,7 @@ def initialize(
     Raises:
         UserError: If the file is missing (with the user's own data), damaged, or does not fit.
     """
-    if pretrained is None or pretrained.lower() in ("", "none"):
+    if pretrained is None or (pretrained := str(pretrained)).lower() in ("", "none"):
         logger.info("the network starts from random weights (pretrained is none)")
         return network
     places = [Path(pretrained), Path(bundle_root) / pretrained]

@@ -1,5 +1,6 @@
 """Pre-training without labels: which images, where the weights go, and pictures of what is restored."""
 
+import math
 import os
 from pathlib import Path
 from typing import Any
@@ -109,13 +110,13 @@ def choose_task(task: str, **tasks: Any) -> Any:
 
 
 def lower(current: float, best: float) -> bool:
-    """Compare key metrics of which the smaller is the better.
+    """Compare key metrics of which the smaller is the better, and any number is better than NaN.
 
     Args:
         current: Metric of the validation that just ended.
         best: Best so far.
     """
-    return current < best
+    return current < best or (math.isnan(best) and not math.isnan(current))
 
 
 def restoration_panel(original: torch.Tensor, corrupted: torch.Tensor, restored: torch.Tensor) -> torch.Tensor:

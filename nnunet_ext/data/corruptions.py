@@ -104,7 +104,7 @@ class RandFlipsd(RandomizableTransform, MapTransform):
         """
         flipped = dict(data)
         keys = list(self.key_iterator(flipped))
-        for _ in range(self.max_flips):
+        for _ in range(self.max_flips if keys else 0):
             self.randomize(None)
             if not self._do_transform:
                 break

@@ -98,7 +98,7 @@ def load_weights(
         convolution is divided among them.
 
     Raises:
-        WeightsError: If the file can't be read, or lacks a wanted entry or has it in another shape.
+        WeightsError: If the file can't be read, lacks a wanted entry, or has it in another shape or not finite.
         ValueError: If `parts` is neither.
     """
     if parts not in PARTS:
@@ -115,6 +115,8 @@ def load_weights(
             fitted = _fit(found[name], value.shape)
             if fitted.shape != value.shape:
                 faults.append(f"{name} must have the shape {tuple(value.shape)}, got {tuple(fitted.shape)}")
+            elif not fitted.isfinite().all():
+                faults.append(f"{name} must be finite, holds NaN or infinity")
             (report.loaded if fitted is found[name] else report.adapted).append(name)
             values[name] = fitted
     if faults:

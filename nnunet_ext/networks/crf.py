@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from . import build_network, network_class
+from ._weights import read_weights
 from .mean_field import MeanFieldCRF
 
 KINDS = ("exact", "crfseg")
@@ -138,14 +139,14 @@ class CRF(nn.Module):
             ValueError: If the file is missing or damaged, or of another network.
         """
         try:
-            content = torch.load(file, map_location="cpu", weights_only=True)
-        except Exception as error:  # torch raises many kinds for a damaged file
-            raise ValueError(
-                f"{file}: must be a plain state dict of the base network, such as a bundle's model_best.pt, but cannot "
-                f"be loaded ({error})"
-            ) from error
-        state = content.get("network", content)
-        self.load_base(state)
+            state = read_weights(file)
+        except ValueError as error:
+            need = "must be a plain state dict of the base network, such as a bundle's model_best.pt"
+            raise ValueError(f"{file}: {need}; {error}") from error
+        try:
+            self.load_base(state)
+        except ValueError as error:
+            raise ValueError(f"{file}: {error}") from error
         return f"{len(state)} tensors of the base network loaded; the CRF is fresh"
 
     def load_base(self, state: Mapping[str, Tensor]) -> None:

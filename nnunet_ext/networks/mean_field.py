@@ -69,8 +69,8 @@ class MeanFieldCRF(nn.Module):
         super().__init__()
         if spatial_dims not in (2, 3):
             raise ValueError(f"spatial_dims must be 2 or 3, got {spatial_dims!r}")
-        if iterations < 1:
-            raise ValueError(f"iterations must be >= 1, got {iterations!r}")
+        if iterations < 1 or iterations != int(iterations):
+            raise ValueError(f"iterations must be an integer >= 1, got {iterations!r}")
         self.dims = spatial_dims
         self.iterations = int(iterations)
         self.regions = bool(regions)
@@ -190,8 +190,9 @@ def _checked_weight(name: str, weight: float) -> bool:
 
 
 def _checked_window(name: str, window: int) -> int:
-    if window < 3 or window % 2 == 0:
-        raise ValueError(f"{name} must be an odd number of voxels >= 3, got {window!r}; take {max(3, window + 1)}")
+    if window < 3 or window % 2 != 1:
+        odd = max(3, int(window) // 2 * 2 + 1)
+        raise ValueError(f"{name} must be an odd number of voxels >= 3, got {window!r}; take {odd}")
     return int(window)
 
 

@@ -12,7 +12,7 @@ from matplotlib import image as png
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from test_bundle_resume import assert_equal_states, state
 
-from nnunet_ext.bundle import pretrained_file
+from nnunet_ext.bundle import lower, pretrained_file
 from nnunet_ext.errors import OptionError, UserError
 from nnunet_ext.networks._weights import read_weights
 
@@ -39,6 +39,17 @@ def scalars(folder: str, name: str) -> list[float]:
 
 def pretrain(genesis, dataset_dir, **options):
     return genesis.run("pretrain", **{**TINY, "dataset_dir": str(dataset_dir), "output_dir": "pre", **options})
+
+
+def test_lower_error_is_better_and_any_is_better_than_nan():
+    nan = float("nan")
+    assert [lower(1.0, 2.0), lower(2.0, 1.0), lower(1.0, nan), lower(nan, 1.0), lower(nan, nan)] == [
+        True,
+        False,
+        True,
+        False,
+        False,
+    ]
 
 
 def test_pre_training_has_every_property(genesis, workspace, tiny_phantom):

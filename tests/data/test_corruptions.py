@@ -121,6 +121,11 @@ def test_flips_are_the_same_for_all_keys():
         assert not torch.equal(data["image"], image)
 
 
+def test_without_the_key_nothing_is_flipped():
+    data = {"label": random_image()}
+    assert RandFlipsd("image", prob=1.0, allow_missing_keys=True).set_random_state(seed=0)(data) == data
+
+
 def test_shuffling_moves_voxels_less_than_a_tenth_of_the_patch():
     rows, columns, slices = (torch.arange(n, dtype=torch.float32) for n in (64, 64, 32))
     image = torch.stack(torch.meshgrid(rows, columns, slices, indexing="ij"))  # each voxel holds its own place

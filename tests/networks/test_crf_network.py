@@ -89,6 +89,17 @@ def test_weights_of_the_base_alone_can_be_loaded_and_others_are_refused():
         model.load_base(build_network("enet", 1, 4).state_dict())
 
 
+def test_file_of_the_base_is_loaded_and_what_is_no_state_dict_is_refused(tmp_path):
+    model, trained, file = network("enet"), build_network("enet", 1, 3), tmp_path / "model_best.pt"
+    torch.save({"network": trained.state_dict(), "epoch": 3}, file)
+    model.load_pretrained(file)
+    assert all(torch.equal(value, trained.state_dict()[name]) for name, value in model.base.state_dict().items())
+    for content in (torch.zeros(3), [1], 5, {}, {1: torch.zeros(2)}):
+        torch.save(content, file)
+        with pytest.raises(ValueError, match=r"model_best\.pt: "):
+            model.load_pretrained(file)
+
+
 def test_of_several_outputs_the_finest_is_refined():
     options = {**network_class("sam2unet").small_options, "deep_supervision": True}
     model = CRF(1, 3, base="sam2unet", base_options=options).eval()

@@ -120,6 +120,13 @@ def test_file_that_does_not_fit_is_refused_and_changes_nothing(content, message,
     assert all(torch.equal(value, before[name]) for name, value in network.state_dict().items())
 
 
+def test_file_with_nan_is_refused(tmp_path):
+    state = GenesisUNet3D(1, 1, **SMALL).state_dict()
+    state["up_tr64.up_conv.bias"][0] = float("nan")
+    with pytest.raises(ValueError, match=r"up_tr64\.up_conv\.bias must be finite, holds NaN or infinity"):
+        GenesisUNet3D(1, 2, **SMALL).load_pretrained(write(state, tmp_path))
+
+
 def test_file_of_another_width_is_refused(released):
     with pytest.raises(ValueError, match=r"must have the shape \(8, 1, 3, 3, 3\), got \(4, 1, 3, 3, 3\)"):
         GenesisUNet3D(1, 2, base_channels=8).load_pretrained(released)

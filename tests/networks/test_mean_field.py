@@ -347,7 +347,9 @@ def test_memory_of_a_prediction_in_3d_is_one_copy_of_the_logits_and_little_more(
     ("options", "message"),
     [
         ({"spatial_dims": 4}, "spatial_dims must be 2 or 3, got 4"),
-        ({"iterations": 0}, "iterations must be >= 1, got 0"),
+        ({"iterations": 0}, "iterations must be an integer >= 1, got 0"),
+        ({"iterations": 2.5}, "iterations must be an integer >= 1, got 2.5"),
+        ({"smoothness_window": 5.5}, "smoothness_window must be an odd number of voxels >= 3, got 5.5; take 5"),
         ({"smoothness_weight": -1.0}, "smoothness_weight must be a number >= 0, got -1"),
         ({"appearance_weight": float("nan")}, "appearance_weight must be a number >= 0, got nan"),
         ({"smoothness_window": 4}, "smoothness_window must be an odd number of voxels >= 3, got 4; take 5"),
