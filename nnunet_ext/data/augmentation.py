@@ -62,7 +62,7 @@ def _affine(size: tuple[int, ...]) -> list[Any]:
 def _elastic(size: tuple[int, ...]) -> list[Any]:
     if len(size) == 3:  # smoothing leaves of 400 a standard deviation of about 2 voxels
         return [Rand3DElasticd(prob=0.5, sigma_range=(4, 6), magnitude_range=(0, 400), **WARP)]
-    spacing = tuple(max(2.0, side / 8) for side in size)
+    spacing = (max(2.0, size[0] / 8), max(2.0, size[1] / 8))
     return [Rand2DElasticd(prob=0.5, spacing=spacing, magnitude_range=(0, min(size) / 40), **WARP)]
 
 

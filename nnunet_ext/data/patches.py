@@ -117,7 +117,7 @@ class PatchDataset(SliceDataset):
         depth, *sides = np.minimum(self.patch_size, label.shape)
         first, last = max(0, position - depth + 1), min(position, len(label) - depth)
         for start in first + random.permutation(last - first + 1):
-            columns = (label[start : start + depth] > 0).any(axis=0)
+            columns = np.any(label[start : start + depth] > 0, axis=0)
             free = np.argwhere(_window_sums(columns, *sides) == 0)
             if len(free):
                 return np.array([start, *free[random.integers(len(free))]])
