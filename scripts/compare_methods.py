@@ -56,6 +56,7 @@ class Cell:
         self.minutes = minutes
         self.work = work / dataset_dir.name / f"{name}-{minutes:g}min"
         self.threads = threads
+        self.options = list(self.method.options)
         self.commands: list[str] = []
         self.cpu_s = 0.0
         self.trial = self.work.parent / f"trial-{name}.json"
@@ -64,13 +65,14 @@ class Cell:
     def run(self) -> None:
         """Measure, train, predict the validation cases, score, and write the JSON file."""
         train = self._train_nnunet if self.method.trainer else self._train_bundle
-        if not self.trial.exists():  # of an earlier cell of other minutes
-            train(2, self.method.trial_iterations, trial=True)
-            write_json(self.trial, {"cpu_s_per_iteration": round(self.cpu_s / self.method.trial_iterations, 4)})
-        cost = json.loads(self.trial.read_text())["cpu_s_per_iteration"]
-        epochs = max(1, round(self.minutes * 60 / cost / 50))
-        iterations = int(self.minutes * 60 / cost / epochs)
-        self.commands = []
+        minutes = self.minutes
+        if self.method.base:
+            minutes /= 2
+            base = Cell(self.method.base, self.dataset_dir, minutes, self.work.parents[1], self.threads)
+            self.options = [option.replace("{base}", str(base.fitted())) for option in self.options]
+        cost = self._cost()
+        epochs, iterations = _length(minutes, cost)
+        self.commands = base.commands if self.method.base else []
         predictions = train(epochs, iterations)
         scores = self.work / "scores"
         self._call(
@@ -93,7 +95,22 @@ class Cell:
             },
         )
 
-    def _train_bundle(self, epochs: int, iterations: int, trial: bool = False) -> Path:
+    def fitted(self) -> Path:
+        """Train the bundle alone, and return its best model."""
+        epochs, iterations = _length(self.minutes, self._cost())
+        self.commands = []
+        return self._train_bundle(epochs, iterations, predict=False) / "model_best.pt"
+
+    def _cost(self) -> float:
+        """Return CPU seconds per iteration, of a trial or of an earlier cell of other minutes."""
+        if not self.trial.exists():
+            train = self._train_nnunet if self.method.trainer else self._train_bundle
+            train(2, self.method.trial_iterations, trial=True)
+            write_json(self.trial, {"cpu_s_per_iteration": round(self.cpu_s / self.method.trial_iterations, 4)})
+        return json.loads(self.trial.read_text())["cpu_s_per_iteration"]
+
+    def _train_bundle(self, epochs: int, iterations: int, trial: bool = False, predict: bool = True) -> Path:
+        """Train by the bundle; return the folder of the predictions, or of the run."""
         output = self.work / ("trial" if trial else "run")
         if trial:
             shutil.rmtree(output, ignore_errors=True)
@@ -101,13 +118,14 @@ class Cell:
         evaluate = f"['{train}','bundles/{self.method.bundle}/evaluate.json']"
         run = [sys.executable, "-m", "monai.bundle", "run", "--config_file"]
         common = ["--dataset_dir", self.dataset_dir, "--fold", 0, "--output_dir", output]
-        common += ["--cache_dir", self.work.parent / "cache", *self.method.options]
+        common += ["--cache_dir", self.work.parent / "cache", *self.options]
         interval = 3 if trial else max(1, epochs // 4)
         length = ["--max_epochs", epochs, "--iterations_per_epoch", iterations, "--val_interval", interval]
         marks = (r"Epoch\[1\] Complete", r"validation ?\[") if trial else None
         self._call(*run, train, *common, *length, between=marks)
-        if not trial:
-            self._call(*run, evaluate, *common)
+        if trial or not predict:
+            return output
+        self._call(*run, evaluate, *common)
         return output / "validation"
 
     def _train_nnunet(self, epochs: int, iterations: int, trial: bool = False) -> Path:
@@ -120,7 +138,7 @@ class Cell:
         fold = results / f"{self.method.trainer}__nnUNetPlans__{configuration}" / "fold_0"
         if trial:
             shutil.rmtree(fold.parent, ignore_errors=True)
-        self._call(*configure, "--name", configuration, "--set", *self.method.options, *length, "save_every=1")
+        self._call(*configure, "--name", configuration, "--set", *self.options, *length, "save_every=1")
         train = [
             sys.executable,
             "-c",
@@ -168,6 +186,12 @@ class Cell:
                 if run.poll() is None:
                     os.killpg(run.pid, signal.SIGKILL)
                     run.wait()
+
+
+def _length(minutes: float, cost: float) -> tuple[int, int]:
+    """Return the number of epochs and of iterations in each that fit the minutes."""
+    epochs = max(1, round(minutes * 60 / cost / 50))
+    return epochs, int(minutes * 60 / cost / epochs)
 
 
 def _cpu_between(run: subprocess.Popen, file: Path, start: int, first: str, last: str) -> float:

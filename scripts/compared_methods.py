@@ -11,7 +11,7 @@ class Method:
         title: What the table calls it; the same for the bundle and the trainer of one method.
         bundle: The bundle; for an nnU-Net trainer, the one whose docs keep the results.
         trainer: nnU-Net trainer; none: the bundle itself is run.
-        options: Options of the bundle, or of `configure`.
+        options: Options of the bundle, or of `configure`; `{base}` stands for the model of `base`.
         configuration: nnU-Net's configuration.
         base: Bundle method whose model this one refines: it is trained first, for half of the minutes.
         trial_iterations: Iterations of the trial that measures CPU seconds per iteration.
@@ -46,6 +46,19 @@ METHODS = {
     "bundle-enet-adaptive": Method("ENet, adaptive sampler", "enet", options=("--sampler", "adaptive", *_CANVAS)),
     "nnunet-enet-adaptive": Method(
         "ENet, adaptive sampler", "enet", "CustomTrainer", ("network=enet", "sampler=adaptive", "batch_size=8")
+    ),
+    "bundle-crf": Method(
+        "ENet, then CRF and last layer",
+        "crf",
+        options=("--mode", "last", "--base_checkpoint", "{base}"),
+        base="bundle-enet",
+    ),
+    "nnunet-crf": Method(
+        "ENet, then CRF and last layer",
+        "crf",
+        "nnUNetTrainerCRF",
+        ("network.trainable=last", "pretrained={base}", "batch_size=8"),
+        base="bundle-enet",
     ),
     "bundle-samed-small": Method(
         "SAMed small, from scratch", "samed", options=("--variant", "small", *_CANVAS, *_SCRATCH)
