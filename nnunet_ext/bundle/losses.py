@@ -7,8 +7,10 @@ from torch.nn import functional as F
 
 from ..data.label_map import LabelMap
 from ..data.resize import resize_labels
+from ..data.unannotated import UnannotatedLabels
 from ..errors import OptionError
 from ..training.mask_losses import MASK_LOSSES, MaskSetting
+from ..training.partial_labels import PartialLabelLoss
 
 
 class SegmentationLoss(nn.Module):
@@ -85,13 +87,16 @@ COMPOUNDS = {"dice_ce": (1.0, None), "samed": (0.8, 0.2), "ce": (0.0, 1.0), "dic
 LOSSES = (*COMPOUNDS, *MASK_LOSSES)
 
 
-def make_loss(name: str, label_map: LabelMap, weight: float = 1.0) -> nn.Module:
+def make_loss(
+    name: str, label_map: LabelMap, weight: float = 1.0, unannotated: UnannotatedLabels | None = None
+) -> nn.Module:
     """Return a training loss by the name that nnU-Net's `loss=` has for it.
 
     Args:
         name: One of `LOSSES`.
         label_map: Labels of the data set.
         weight: Weight of the second term of `dice_ce`, `dice_focal` and `bce_dice` beside the 1 of Dice, >= 0.
+        unannotated: Labels that nobody has annotated, by case: the loss leaves them out.
 
     Raises:
         OptionError: If there is no such loss, or the weight is negative.
@@ -100,10 +105,17 @@ def make_loss(name: str, label_map: LabelMap, weight: float = 1.0) -> nn.Module:
         raise OptionError(f"loss_name must be one of {', '.join(LOSSES)}, got {name!r}")
     if not weight >= 0:
         raise OptionError(f"loss_lambda must be a number >= 0, got {weight}")
+    loss: nn.Module
     if name in MASK_LOSSES:
-        return MaskLabelLoss(label_map, name, weight)
-    dice, entropy = COMPOUNDS[name]
-    return SegmentationLoss(label_map, dice, weight if entropy is None else entropy)
+        loss = MaskLabelLoss(label_map, name, weight)
+    else:
+        dice, entropy = COMPOUNDS[name]
+        loss = SegmentationLoss(label_map, dice, weight if entropy is None else entropy)
+    if not unannotated:
+        return loss
+    regions = label_map.has_regions
+    encode = label_map.encode if regions else None
+    return PartialLabelLoss(loss, unannotated.sets, label_map.num_outputs, regions, encode=encode)
 
 
 def is_low(loss_resolution: str) -> bool:

@@ -10,6 +10,7 @@ from ..data.image_io import NATURAL_IMAGE_ENDINGS
 from ..data.label_map import LabelMap
 from ..data.preprocessing import Preprocessing
 from ..data.raw_dataset import RawDataset, read_dataset_json
+from ..data.unannotated import ENTRY
 from ..errors import UserError
 
 
@@ -47,7 +48,8 @@ class ModelCard:
             image_size: Canvas (H, W) in pixels.
             network_options: Further options of the network.
         """
-        description = {key: value for key, value in dataset.description.items() if key != "dataset"}
+        of_cases = ("dataset", ENTRY)
+        description = {key: value for key, value in dataset.description.items() if key not in of_cases}
         size = int(image_size[0]), int(image_size[1])
         return cls(description, dataset.name, preprocessing, size, dict(network_options or {}))
 

@@ -10,6 +10,7 @@ from tqdm import tqdm
 from ..errors import DatasetError
 from .image_io import read_channels, read_label
 from .raw_dataset import Case, RawDataset, find_cases, open_dataset
+from .unannotated import ENTRY
 
 
 @dataclass(frozen=True)
@@ -50,6 +51,8 @@ def check_dataset(dataset_dir: str | Path, progress: bool = False) -> list[Probl
     cases = dataset.training_cases() if "dataset" in dataset.description else _pair_files(dataset, problems)
     for case in tqdm(cases.values(), desc="check", unit="case", disable=not progress):
         problems.extend(check_case(case, dataset))
+    for name in sorted(dataset.unannotated.channels.keys() - cases.keys()):
+        problems.append(Problem(dataset.root / "dataset.json", f"{ENTRY}: there is no labelled case {name!r}"))
     return problems
 
 
@@ -110,6 +113,14 @@ def _label_problems(case: Case, label: np.ndarray, difference: str | None, datas
         check_label_values(label, case.label, dataset)
     except DatasetError as error:
         yield Problem(case.label, str(error))
+    absent = dataset.unannotated.channels.get(case.name, ())
+    if not dataset.label_map.has_regions and (found := sorted(set(absent) & set(np.unique(label).tolist()))):
+        names = ", ".join(dataset.label_map.names[value - 1] for value in found)
+        yield Problem(
+            case.label,
+            f"{case.label}: dataset.json calls {names} unannotated here ({ENTRY}), but the label map holds it; "
+            "correct one of the two",
+        )
     if not label.any():
         yield Problem(case.label, f"{case.label}: the label is empty (background only)", fatal=False)
 

@@ -80,7 +80,7 @@ class LabelMap:
         """Turn label values into training targets.
 
         Args:
-            label: Values, shape (B, 1, *S).
+            label: Values, shape (B, 1, *S); or the masks of regions (B, K, *S), boolean.
 
         Returns:
             Float targets (B, K, *S): one-hot with background, or regions as 0/1.
@@ -88,6 +88,8 @@ class LabelMap:
         if not self.has_regions:
             indices = label[:, 0].long()
             return torch.nn.functional.one_hot(indices, self.num_outputs).movedim(-1, 1).float()
+        if label.dtype == torch.bool:
+            return label.float()
         regions = [torch.isin(label, torch.tensor(values, device=label.device)) for values in self.values]
         return torch.cat(regions, dim=1).float()
 

@@ -11,6 +11,7 @@ from typing import Any
 from ..errors import DatasetError
 from .image_io import NATURAL_IMAGE_ENDINGS
 from .label_map import LabelMap
+from .unannotated import UnannotatedLabels
 
 
 @dataclass(frozen=True)
@@ -65,6 +66,11 @@ class RawDataset:
     def label_map(self) -> LabelMap:
         """How label values become network outputs, and back."""
         return LabelMap.from_dataset_json(self.description, self.root / "dataset.json")
+
+    @cached_property
+    def unannotated(self) -> UnannotatedLabels:
+        """Which labels of which cases nobody has annotated."""
+        return UnannotatedLabels.from_dataset_json(self.description, self.root / "dataset.json")
 
     def training_cases(self) -> dict[str, Case]:
         """List the labelled cases by name, sorted.
@@ -161,6 +167,7 @@ def read_dataset_json(file: Path) -> dict[str, Any]:
     if not isinstance(description["file_ending"], str) or not description["file_ending"].startswith("."):
         raise DatasetError(f'{file}: file_ending must be like ".nii.gz", got {description["file_ending"]!r}')
     LabelMap.from_dataset_json(description, file)
+    UnannotatedLabels.from_dataset_json(description, file)
     return description
 
 

@@ -13,6 +13,7 @@ from torch.utils.data import Dataset
 
 from .preprocessing import Preprocessing
 from .resize import resize_labels, resize_slices
+from .unannotated import UnannotatedLabels
 from .volume_cache import CachedVolume
 
 Transform = Callable[[dict[str, Any]], dict[str, Any]]
@@ -31,6 +32,7 @@ class SliceDataset(Dataset):
         transform: MONAI dictionary transform of "image" (C, H, W) and "label" (1, H, W), after resizing.
         seed: Seed of the random transforms.
         augment_from_epoch: First epoch, counted from 1, that transforms its slices; those before show them as they are.
+        unannotated: Labels that nobody has annotated, by case; if any, the codes of the cases follow their labels.
     """
 
     def __init__(
@@ -41,6 +43,7 @@ class SliceDataset(Dataset):
         transform: Transform | None = None,
         seed: int = 0,
         augment_from_epoch: int = 0,
+        unannotated: UnannotatedLabels | None = None,
     ) -> None:
         self.volumes = volumes
         self.preprocessing = preprocessing
@@ -49,6 +52,7 @@ class SliceDataset(Dataset):
         self.seed = seed
         self.augment_from_epoch = augment_from_epoch
         self._epoch = torch.zeros((), dtype=torch.int64).share_memory_()  # reaches workers that outlive an epoch too
+        self.codes = unannotated.codes() if unannotated else {}
 
     @cached_property
     def index(self) -> np.ndarray:
@@ -91,8 +95,16 @@ class SliceDataset(Dataset):
             item: Position in `index`; a `samplers.Showing` tells an item that an epoch shows again from the first time.
 
         Returns:
-            "image" float32 (C, H, W), "label" uint8 or int32 (1, H, W), "case" and "slice".
+            "image" float32 (C, H, W), "label" uint8 or int32 (1, H, W), or (2, H, W) with codes, "case" and "slice".
         """
+        data = self._slice(item)
+        if self.codes:
+            label = data["label"]
+            code = torch.full_like(label, self.codes.get(data["case"], 0))
+            data["label"] = torch.cat([label, code])
+        return data
+
+    def _slice(self, item: int) -> dict[str, Any]:
         number, position = (int(i) for i in self.index[item])
         volume = self.volumes[number]
         image = self.preprocessing.slices_first(volume.image)[:, position]

@@ -13,9 +13,11 @@ from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager
 from torch import nn
 
 from ..atomic import atomic_path
+from ..data.coded_cases import CodedLoading
 from ..data.foreground_index import index_foreground
 from ..data.patch_transforms import training_transforms
 from ..data.scheduled_slices import schedule_slices
+from ..data.unannotated import UnannotatedLabels, refuse_other_entry
 from ..errors import OptionError
 from ..initial_weights import load_starting_weights
 from ..network_choice import PLANNED, build, network_class
@@ -26,9 +28,11 @@ from ..training.accumulation import Accumulation, to_device
 from ..training.bare_network import bare_network
 from ..training.early_stop import early_stops, moving_average
 from ..training.gradients import tame_gradients
-from ..training.losses import LOSSES, LossSetting, ResizedTarget, deeply_supervised
+from ..training.losses import LossSetting
 from ..training.mixup import Mixup
 from ..training.optimizers import OPTIMIZERS
+from ..training.partial_labels import absent_outputs, find_partial
+from ..training.planned_loss import build_loss
 from ..training.schedules import SCHEDULES, EpochSchedule, plateau_factor
 
 _CUDA = torch.device("cuda")
@@ -72,6 +76,8 @@ class CustomTrainer(nnUNetTrainer):
         self.num_epochs = self.options.epochs
         self.enable_deep_supervision = self.options.deep_supervision
         self.save_every = self.options.save_every
+        self._unannotated = UnannotatedLabels.from_dataset_json(dataset_json, Path("dataset.json"))
+        self._coded = CodedLoading(self._unannotated)
         self._accumulation = Accumulation(self.options.accumulation_steps, self.num_iterations_per_epoch)
 
     @staticmethod
@@ -155,16 +161,10 @@ class CustomTrainer(nnUNetTrainer):
             ddp=self.is_ddp,
             weight=self.options.loss_lambda,
         )
-        loss: Any = LOSSES[self.options.loss].build(setting)
-        if self._do_i_compile() and hasattr(loss, "dc"):
-            loss.dc = torch.compile(loss.dc)
-        if self.options.loss_resolution == "low":
-            loss = ResizedTarget(loss)
         scales = self._get_deep_supervision_scales()
-        if scales is None:
-            return loss
-        own = getattr(network_class(self.options.network), "deep_supervision_weights", None)
-        return deeply_supervised(loss, len(scales), own, use_all=self.is_ddp and not self._do_i_compile())
+        return build_loss(
+            self.options, setting, self._unannotated, None if scales is None else len(scales), self._do_i_compile()
+        )
 
     def _get_deep_supervision_scales(self) -> list[list[float]] | None:
         own = getattr(network_class(self.options.network), "deep_supervision_scales", None)
@@ -197,28 +197,35 @@ class CustomTrainer(nnUNetTrainer):
         own = super().get_training_transforms(patch_size, *args, **kwargs)
         scales = args[1] if len(args) > 1 else kwargs["deep_supervision_scales"]
         known = {key: kwargs.get(key) for key in ("foreground_labels", "regions", "ignore_label")}
-        last = self.get_validation_transforms(scales, is_cascaded=kwargs.get("is_cascaded", False), **known)
-        return training_transforms(
+        last = super().get_validation_transforms(scales, is_cascaded=kwargs.get("is_cascaded", False), **known)
+        chosen = training_transforms(
             self.options, tuple(patch_size), own, last, batch_size=self.batch_size, first_epoch=self.current_epoch
         )
+        return self._coded.transforms("training", chosen)
+
+    def get_validation_transforms(self, *args: Any, **kwargs: Any) -> Any:
+        """Return nnU-Net's own, which tell the case's unannotated labels too."""
+        return self._coded.transforms("validation", super().get_validation_transforms(*args, **kwargs))
 
     def get_tr_and_val_datasets(self) -> tuple[Any, Any]:
         """Return nnU-Net's data sets; the one for training in the order of the sampler, if the options name one."""
-        training, validation = super().get_tr_and_val_datasets()
+        whole, validation = super().get_tr_and_val_datasets()
+        refuse_other_entry(self.dataset_json, self.plans_manager.dataset_name)
+        training, validation = self._coded.cases("training", whole), self._coded.cases("validation", validation)
         if self.options.sampler == OWN_SAMPLER:
             return training, validation
-        identifier = f"{self.configuration_manager.data_identifier}_foreground_slices.json"
-        num_ranks = torch.distributed.get_world_size() if self.is_ddp else 1
         slices = schedule_slices(
             training,
             index_foreground(
-                training, Path(self.preprocessed_dataset_folder_base) / identifier, self.label_manager.ignore_label
+                whole,
+                Path(f"{self.preprocessed_dataset_folder}_foreground_slices.json"),
+                self.label_manager.ignore_label,
             ),
             self.options,
             batch_size=self.batch_size,
             first_epoch=self.current_epoch,
             rank=self.local_rank,
-            num_ranks=num_ranks,
+            num_ranks=torch.distributed.get_world_size() if self.is_ddp else 1,
         )
         return slices, validation
 
@@ -263,6 +270,14 @@ class CustomTrainer(nnUNetTrainer):
             loss = self._mixup.loss(self.loss, self.network(self._mixup.begin(images)), target)
         self._accumulation.finish(loss, self.optimizer, self.grad_scaler)
         return {"loss": loss.detach().cpu().numpy()}
+
+    def validation_step(self, batch: dict) -> dict:
+        """Score a batch; labels that nobody has annotated in a case are background in both maps of it."""
+        if not self._unannotated:
+            return super().validation_step(batch)
+        target, absent = find_partial(self.loss).split_all(batch["target"])
+        with absent_outputs(self.network, absent.to(self.device), self.label_manager.has_regions):
+            return super().validation_step({**batch, "target": target})
 
     def _load_pretrained(self) -> None:
         """Load the weights to start from; never when a training goes on, nor for prediction."""

@@ -3,10 +3,9 @@
 Builders import nnU-Net when called, so that reading the table costs nothing.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 
-import numpy as np
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -73,25 +72,6 @@ class AlwaysTensor(nn.Module):
         """Compute the loss of logits (B, K, *S) and a target (B, 1, *S)."""
         value = self.loss(logits, target)
         return value if isinstance(value, Tensor) else 0 * logits.float().mean()
-
-
-def deeply_supervised(
-    loss: nn.Module, num_outputs: int, weights: Sequence[float] | None = None, use_all: bool = False
-) -> nn.Module:
-    """Return the weighted mean of a loss over the outputs of deep supervision.
-
-    Args:
-        loss: The loss of one output, called as `loss(logits, target)`.
-        num_outputs: Outputs of the network, finest first.
-        weights: Their weights; None for nnU-Net's own: halved from one to the next, the coarsest of several left out.
-        use_all: Whether nnU-Net's own give the coarsest a trace of weight, because every parameter must be in the loss.
-    """
-    from nnunetv2.training.loss.deep_supervision import DeepSupervisionWrapper
-
-    shares = 0.5 ** np.arange(num_outputs) if weights is None else np.array(weights)
-    if num_outputs > 1 and weights is None:
-        shares[-1] = 1e-6 if use_all else 0
-    return DeepSupervisionWrapper(loss, shares / shares.sum())
 
 
 class ResizedTarget(nn.Module):

@@ -1,5 +1,9 @@
 """Every bundle is trained with the loss, the optimiser and the schedule that it is told."""
 
+import json
+import shutil
+from pathlib import Path
+
 import pytest
 import torch
 from monai.engines import IterationEvents
@@ -151,3 +155,34 @@ def test_a_mistyped_mixup_is_refused(bundle, tiny_phantom, workspace):
     options = {"dataset_dir": str(tiny_phantom), "cache_dir": "cache", **bundle.tiny, "mixup": "inputs"}
     with pytest.raises(UserError, match="mixup must be one of none, input, manifold"), bundle.readable_errors():
         bundle.workflow("train", **options).parser.get_parsed_content("train::trainer")
+
+
+@pytest.mark.usefixtures("of_slices")
+def test_labels_that_nobody_annotated_are_left_out_of_the_loss(bundle, tiny_phantom, workspace):
+    folder = Path(shutil.copytree(tiny_phantom, workspace / tiny_phantom.name))
+    content = json.loads((folder / "dataset.json").read_text())
+    name = next(label for label in content["labels"] if label != "background")
+    cases = [path.name.removesuffix(".nii.gz") for path in (folder / "labelsTr").glob("*.nii.gz")]
+    content["unannotated_labels"] = {case: [name] for case in cases}
+    (folder / "dataset.json").write_text(json.dumps(content))
+    options = {"dataset_dir": str(folder), "cache_dir": "cache", "output_dir": "run", **bundle.tiny}
+    workflow = bundle.workflow("train", **{**options, "iterations_per_epoch": 3, "learning_rate": 1e-9})
+    trainer, data = (workflow.parser.get_parsed_content(key) for key in ("train::trainer", "data"))
+    names = workflow.parser["loss_name"], data.label_map, workflow.parser["loss_lambda"]
+    expected, plain = make_loss(*names, data.dataset.unannotated), make_loss(*names)
+    others = []
+
+    def check(engine):
+        batch = engine.state.output
+        assert (batch["label"][:, 1] == 1).all()
+        outputs = batch["pred"] if isinstance(batch["pred"], list) else [batch["pred"]]
+        assert batch["loss"].item() == pytest.approx(
+            sum(expected(one, batch["label"]).item() for one in outputs), rel=1e-5
+        )
+        others.append(batch["loss"].item() - sum(plain(one, batch["label"][:, :1]).item() for one in outputs))
+
+    trainer.add_event_handler(IterationEvents.LOSS_COMPLETED, check)
+    with bundle.readable_errors():
+        workflow.run()
+    assert len(others) == 3
+    assert max(map(abs, others)) > 1e-3
