@@ -8,6 +8,7 @@ import torch
 from monai.data import MetaTensor
 from monai.transforms import Randomizable
 
+from ..errors import OptionError
 from .preprocessing import Preprocessing
 from .slices import SliceDataset, Transform
 from .volume_cache import CachedVolume
@@ -27,6 +28,9 @@ class PatchDataset(SliceDataset):
         seed: Seed of places and transforms.
         patches_per_slice: Items for each slice, with patches at different places.
         foreground_share: Share in [0, 1] of the items with foreground in their slice whose patch surely shows some.
+
+    Raises:
+        OptionError: If a size or number is not 1 or more, or the share is out of range.
     """
 
     def __init__(
@@ -40,6 +44,13 @@ class PatchDataset(SliceDataset):
         patches_per_slice: int = 4,
         foreground_share: float = 0.75,
     ) -> None:
+        if min(depth, *image_size, patches_per_slice) < 1 or len(image_size) != 2:
+            raise OptionError(
+                "patches: need image_size of two numbers >= 1, depth (patch_depth) >= 1 and patches_per_slice >= 1, "
+                f"got {image_size}, {depth} and {patches_per_slice}"
+            )
+        if not 0 <= foreground_share <= 1:
+            raise OptionError(f"foreground_share must be a number in [0, 1], got {foreground_share}")
         super().__init__(volumes, preprocessing, image_size, transform, seed)
         self.patch_size = np.array([depth, *self.image_size])
         self.patches_per_slice = patches_per_slice
