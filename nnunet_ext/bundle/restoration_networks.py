@@ -32,13 +32,19 @@ def restoration_network(
         the product of its strides.
 
     Raises:
-        UserError: If the architecture is unknown, or the plans are missing or lack the configuration.
+        UserError: If the architecture is unknown or does not come in this width, or the plans are missing or lack the
+            configuration.
     """
     if architecture == "genesis":
-        return GenesisUNet3D(channels, channels, base_channels=base_channels)
+        try:
+            return GenesisUNet3D(channels, channels, base_channels=base_channels)
+        except ValueError as error:
+            raise OptionError(str(error)) from error
     if architecture == "segresnet":
         from monai.networks.nets import SegResNet
 
+        if base_channels < 8 or base_channels % 8:  # it normalises groups of channels, 8 of them
+            raise OptionError(f"base_channels: segresnet needs a multiple of 8, got {base_channels}")
         return SegResNet(spatial_dims=3, init_filters=base_channels, in_channels=channels, out_channels=channels)
     if architecture == "planned":
         return _planned(channels, plans_file, configuration)

@@ -8,6 +8,7 @@ import torch
 from monai.data import MetaTensor
 from monai.transforms import Randomizable
 
+from ..errors import OptionError
 from .preprocessing import Preprocessing
 from .slices import SliceDataset, Transform
 from .volume_cache import CachedVolume
@@ -30,6 +31,9 @@ class PatchDataset(SliceDataset):
         separate: Whether the patch of a slice with foreground always shows some, whatever the share, and that of one
             without shows none, wherever the volume has room for such a patch. So samplers decide what patches hold.
         augment_from_epoch: As for `SliceDataset`.
+
+    Raises:
+        OptionError: If a size or number is not 1 or more, or the share is out of range.
     """
 
     def __init__(
@@ -45,6 +49,13 @@ class PatchDataset(SliceDataset):
         separate: bool = False,
         augment_from_epoch: int = 0,
     ) -> None:
+        if min(depth, *image_size, patches_per_slice) < 1 or len(image_size) != 2:
+            raise OptionError(
+                "patches: need image_size of two numbers >= 1, depth (patch_depth) >= 1 and patches_per_slice >= 1, "
+                f"got {image_size}, {depth} and {patches_per_slice}"
+            )
+        if not 0 <= foreground_share <= 1:
+            raise OptionError(f"foreground_share must be a number in [0, 1], got {foreground_share}")
         super().__init__(volumes, preprocessing, image_size, transform, seed, augment_from_epoch)
         self.patch_size = np.array([depth, *self.image_size])
         self.patches_per_slice = patches_per_slice

@@ -13,6 +13,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from test_bundle_resume import assert_equal_states, state
 
 from nnunet_ext.bundle import lower, pretrained_file
+from nnunet_ext.bundle.restoration_networks import restoration_network
 from nnunet_ext.errors import OptionError, UserError
 from nnunet_ext.networks._weights import read_weights
 
@@ -50,6 +51,12 @@ def test_lower_error_is_better_and_any_is_better_than_nan():
         False,
         False,
     ]
+
+
+@pytest.mark.parametrize(("architecture", "base_channels"), [("genesis", 3), ("segresnet", 12)])
+def test_width_that_a_network_cannot_have_is_an_error_of_the_option(architecture, base_channels):
+    with pytest.raises(OptionError, match=f"base_channels.*got {base_channels}"):
+        restoration_network(architecture, 1, base_channels)
 
 
 def test_pre_training_has_every_property(genesis, workspace, tiny_phantom):

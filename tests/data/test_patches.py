@@ -84,6 +84,15 @@ def test_transforms_begin_with_their_epoch(make):
         assert torch.equal(patches[5]["image"], plain[5]["image"]) is same
 
 
+@pytest.mark.parametrize(
+    "options",
+    [{"depth": 0}, {"image_size": (8, 0)}, {"image_size": (8,)}, {"patches_per_slice": 0}, {"foreground_share": 1.5}],
+)
+def test_sizes_and_shares_out_of_range_are_refused(make, options):
+    with pytest.raises(OptionError, match=r"need image_size of two numbers|foreground_share must be a number in"):
+        make(**options)
+
+
 def test_patches_are_seeded_by_seed_epoch_and_item(make):
     noise = RandGaussianNoised("image", prob=1.0)
     first, again, other = make(transform=noise), make(transform=noise), make(transform=noise, seed=1)
