@@ -32,7 +32,7 @@ WARP: dict[str, Any] = {"keys": KEYS, "mode": ("bilinear", "nearest"), "padding_
 
 def _basic(image_size: tuple[int, int]) -> list[Any]:
     return [
-        RandAffined(prob=0.5, rotate_range=0.26, scale_range=0.15, translate_range=12, **WARP),
+        RandAffined(prob=0.5, rotate_range=0.26, scale_range=(0.15, 0.15), translate_range=(12, 12), **WARP),
         RandGaussianNoised(keys="image", prob=0.15, std=0.1),
         RandScaleIntensityd(keys="image", prob=0.3, factors=0.2),
         RandShiftIntensityd(keys="image", prob=0.3, offsets=0.1),
@@ -41,9 +41,9 @@ def _basic(image_size: tuple[int, int]) -> list[Any]:
 
 def _affine(image_size: tuple[int, int]) -> list[Any]:
     shift = [side / 10 for side in image_size]
-    return [
-        RandAffined(prob=0.8, rotate_range=0.35, shear_range=0.1, scale_range=0.2, translate_range=shift, **WARP),
-    ]
+    # a range for each axis: MONAI takes a single number for the first axis alone
+    ranges: dict[str, Any] = {"shear_range": (0.1, 0.1), "scale_range": (0.2, 0.2), "translate_range": shift}
+    return [RandAffined(prob=0.8, rotate_range=0.35, **ranges, **WARP)]
 
 
 def _elastic(image_size: tuple[int, int]) -> list[Any]:
