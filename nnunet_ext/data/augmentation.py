@@ -41,7 +41,7 @@ def _basic(size: tuple[int, ...]) -> list[Any]:
             RandShiftIntensityd(keys="image", prob=0.3, offsets=0.05),
         ]
     return [
-        RandAffined(prob=0.5, rotate_range=0.26, scale_range=0.15, translate_range=12, **WARP),
+        RandAffined(prob=0.5, rotate_range=0.26, scale_range=(0.15, 0.15), translate_range=(12, 12), **WARP),
         RandGaussianNoised(keys="image", prob=0.15, std=0.1),
         RandScaleIntensityd(keys="image", prob=0.3, factors=0.2),
         RandShiftIntensityd(keys="image", prob=0.3, offsets=0.1),
@@ -49,14 +49,14 @@ def _basic(size: tuple[int, ...]) -> list[Any]:
 
 
 def _affine(size: tuple[int, ...]) -> list[Any]:
-    shift = [side / 10 for side in size]
+    # a range for each axis: MONAI takes a single number for the first axis alone
+    ranges: dict[str, Any] = {"scale_range": [0.2] * len(size), "translate_range": [side / 10 for side in size]}
     if len(size) == 3:
         # MONAI's angles about each axis, and shears of each along the two others
-        ranges: dict[str, Any] = {"rotate_range": (0.35, 0, 0), "shear_range": (0, 0, 0, 0.1, 0, 0.1)}
-        return [RandAffined(prob=0.8, scale_range=[0.2] * 3, translate_range=shift, **ranges, **WARP)]
-    return [
-        RandAffined(prob=0.8, rotate_range=0.35, shear_range=0.1, scale_range=0.2, translate_range=shift, **WARP),
-    ]
+        ranges |= {"rotate_range": (0.35, 0, 0), "shear_range": (0, 0, 0, 0.1, 0, 0.1)}
+    else:
+        ranges |= {"rotate_range": 0.35, "shear_range": (0.1, 0.1)}
+    return [RandAffined(prob=0.8, **ranges, **WARP)]
 
 
 def _elastic(size: tuple[int, ...]) -> list[Any]:

@@ -62,6 +62,8 @@ class SliceSampler(Sampler[int]):
     ) -> None:
         if num_samples is not None and num_samples < num_ranks:
             raise OptionError(f"num_samples: need at least one a rank ({num_ranks}), got {num_samples}")
+        if not len(dataset):
+            raise OptionError("sampler: need at least one slice with annotation, got none; check labels and fold")
         self.dataset = dataset
         self.seed = seed
         self.rank = rank

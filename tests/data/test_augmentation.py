@@ -107,6 +107,22 @@ def test_affine_turns_patches_within_their_slices_only():
         assert inside.sum() > 8
 
 
+@pytest.mark.parametrize("name", ["basic", "affine", "crop"])
+def test_rows_and_columns_are_shifted_and_scaled_alike(name):
+    """Centre and extent of a disk of radius 12 vary as much along one axis as along the other."""
+    square = (64, 64)
+    rows, columns = np.mgrid[:64, :64]
+    disk = torch.from_numpy((np.hypot(rows - 32, columns - 32) < 12).astype(np.uint8))[None]
+    found = []
+    for seed in range(80):
+        transform = make_augmentation(name, square)
+        transform.set_random_state(seed=seed)
+        places = np.argwhere(transform({"image": disk.float(), "label": disk})["label"][0].numpy())
+        found.append([places.mean(axis=0), np.ptp(places, axis=0)])
+    for along_rows, along_columns in np.std(found, axis=0):
+        assert 0.6 < along_rows / along_columns < 1.6
+
+
 def test_nnunet_leaves_the_global_generators_alone():
     torch.manual_seed(0)
     np.random.seed(0)

@@ -107,6 +107,12 @@ def test_bad_share_is_refused(share):
         ForegroundSampler(slices(), foreground_share=share)
 
 
+@pytest.mark.parametrize("name", sorted(SAMPLERS))
+def test_no_slice_at_all_is_refused(name):
+    with pytest.raises(OptionError, match="sampler: need at least one slice with annotation, got none"):
+        make_sampler(name, slices([]), num_samples=4)
+
+
 def test_fewer_samples_than_ranks_is_refused():
     with pytest.raises(OptionError, match=r"num_samples: need at least one a rank \(4\), got 3"):
         make_sampler("uniform", slices(), num_samples=3, num_ranks=4)
