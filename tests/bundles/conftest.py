@@ -24,7 +24,8 @@ CONFIGS = [
     if path.stem != "metadata"
 ]
 OVERLAYS = [(name, config) for name, config in CONFIGS if config not in ("train", "inference")]
-VARIATIONS = [pair for pair in OVERLAYS if pair[1] not in ("demo", "evaluate", "multi_gpu_train", "pretrain")]
+WORKFLOWS = ("demo", "evaluate", "multi_gpu_train", "pretrain", "multi_gpu_pretrain")
+VARIATIONS = [pair for pair in OVERLAYS if pair[1] not in WORKFLOWS]
 
 TINY = {
     "max_epochs": 1,

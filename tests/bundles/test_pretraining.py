@@ -75,6 +75,10 @@ def test_pre_training_lowers_the_error_of_restoration_and_draws_panels(genesis, 
     assert {path.name for path in Path("pre/panels").iterdir()} == {"epoch_0001.png", "epoch_0002.png"}
     panel = png.imread("pre/panels/epoch_0002.png")
     assert panel.shape[:2] == (2 * 24, 3 * 24)  # two patches of the first batch; original, corrupted, restored
+    events = EventAccumulator("pre/tensorboard", size_guidance={"images": 0})
+    events.Reload()
+    (tag,) = events.Tags()["images"]
+    assert [(image.step, image.height, image.width) for image in events.Images(tag)] == [(1, 48, 72), (2, 48, 72)]
     original, corrupted, restored = np.split(panel[..., 0], 3, axis=1)
     assert not np.array_equal(original, corrupted)
     assert not np.array_equal(corrupted, restored)

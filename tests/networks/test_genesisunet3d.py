@@ -22,13 +22,17 @@ def trained_for_one_step() -> GenesisUNet3D:
 
 @pytest.fixture(scope="module")
 def released(tmp_path_factory):
-    """A file in the layout of `Genesis_Chest_CT.pt`, with random weights of a small network."""
+    """A file in the layout of `Genesis_Chest_CT.pt`, with random weights of a small network.
+
+    The authors name PyTorch 1.3, which wrote no archives yet.
+    """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(7)
         state = GenesisUNet3D(1, 1, **SMALL).state_dict()
     file = tmp_path_factory.mktemp("weights") / "Genesis_Chest_CT.pt"
     content = {f"module.{name}": value for name, value in state.items()}
-    torch.save({"epoch": 1, "state_dict": content, "optimizer_state_dict": {"param_groups": [{"lr": 1.0}]}}, file)
+    whole = {"epoch": 1, "state_dict": content, "optimizer_state_dict": {"param_groups": [{"lr": 1.0}]}}
+    torch.save(whole, file, _use_new_zipfile_serialization=False)
     return file
 
 
