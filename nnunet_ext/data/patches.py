@@ -11,6 +11,7 @@ from monai.transforms import Randomizable
 from ..errors import OptionError
 from .preprocessing import Preprocessing
 from .slices import SliceDataset, Transform
+from .unannotated import UnannotatedLabels
 from .volume_cache import CachedVolume
 
 
@@ -30,7 +31,7 @@ class PatchDataset(SliceDataset):
         foreground_share: Share in [0, 1] of the items with foreground in their slice whose patch surely shows some.
         separate: Whether the patch of a slice with foreground always shows some, whatever the share, and that of one
             without shows none, wherever the volume has room for such a patch. So samplers decide what patches hold.
-        augment_from_epoch: As for `SliceDataset`.
+        augment_from_epoch, unannotated: As for `SliceDataset`.
 
     Raises:
         OptionError: If a size or number is not 1 or more, or the share is out of range.
@@ -48,6 +49,7 @@ class PatchDataset(SliceDataset):
         foreground_share: float = 0.75,
         separate: bool = False,
         augment_from_epoch: int = 0,
+        unannotated: UnannotatedLabels | None = None,
     ) -> None:
         if min(depth, *image_size, patches_per_slice) < 1 or len(image_size) != 2:
             raise OptionError(
@@ -56,7 +58,7 @@ class PatchDataset(SliceDataset):
             )
         if not 0 <= foreground_share <= 1:
             raise OptionError(f"foreground_share must be a number in [0, 1], got {foreground_share}")
-        super().__init__(volumes, preprocessing, image_size, transform, seed, augment_from_epoch)
+        super().__init__(volumes, preprocessing, image_size, transform, seed, augment_from_epoch, unannotated)
         self.patch_size = np.array([depth, *self.image_size])
         self.patches_per_slice = patches_per_slice
         self.foreground_share = 1.0 if separate else foreground_share
@@ -76,15 +78,8 @@ class PatchDataset(SliceDataset):
         flags = [np.isin(np.arange(v.shape[axis]), v.foreground_slices(axis)) for v in self.volumes]
         return np.concatenate(flags).repeat(self.patches_per_slice)
 
-    def __getitem__(self, item: int) -> dict[str, Any]:
-        """Return one patch.
-
-        Args:
-            item: Position in `index`.
-
-        Returns:
-            "image" float32 (C, D, H, W), "label" uint8 or int32 (1, D, H, W), "case" and "slice".
-        """
+    def _without_code(self, item: int) -> dict[str, Any]:
+        """Return one patch: "image" (C, D, H, W), "label" (1, D, H, W), "case" and "slice"."""
         number, position = (int(i) for i in self.index[item])
         volume = self.volumes[number]
         label = self.preprocessing.slices_first(volume.label)

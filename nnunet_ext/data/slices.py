@@ -97,14 +97,14 @@ class SliceDataset(Dataset):
         Returns:
             "image" float32 (C, H, W), "label" uint8 or int32 (1, H, W), or (2, H, W) with codes, "case" and "slice".
         """
-        data = self._slice(item)
+        data = self._without_code(item)
         if self.codes:
             label = data["label"]
             code = torch.full_like(label, self.codes.get(data["case"], 0))
             data["label"] = torch.cat([label, code])
         return data
 
-    def _slice(self, item: int) -> dict[str, Any]:
+    def _without_code(self, item: int) -> dict[str, Any]:
         number, position = (int(i) for i in self.index[item])
         volume = self.volumes[number]
         image = self.preprocessing.slices_first(volume.image)[:, position]

@@ -112,7 +112,6 @@ def test_augmentation_by_its_name_from_its_epoch_on(bundle, tiny_phantom, worksp
     assert torch.equal(torch.stack(images(2, augmentation="zoom", augment_from_epoch=2)), found["zoom"])
 
 
-@pytest.mark.usefixtures("of_slices")
 @pytest.mark.parametrize("kind", ["none", "input", "manifold"])
 def test_mixup_of_images_maps_and_losses(bundle, tiny_phantom, workspace, kind):
     """What the network sees, and the loss that the trainer reports, are those of the batch's one draw."""
@@ -150,14 +149,12 @@ def test_mixup_of_images_maps_and_losses(bundle, tiny_phantom, workspace, kind):
         assert set(checked) == {None if kind == "none" else "input"}
 
 
-@pytest.mark.usefixtures("of_slices")
 def test_a_mistyped_mixup_is_refused(bundle, tiny_phantom, workspace):
     options = {"dataset_dir": str(tiny_phantom), "cache_dir": "cache", **bundle.tiny, "mixup": "inputs"}
     with pytest.raises(UserError, match="mixup must be one of none, input, manifold"), bundle.readable_errors():
         bundle.workflow("train", **options).parser.get_parsed_content("train::trainer")
 
 
-@pytest.mark.usefixtures("of_slices")
 def test_labels_that_nobody_annotated_are_left_out_of_the_loss(bundle, tiny_phantom, workspace):
     folder = Path(shutil.copytree(tiny_phantom, workspace / tiny_phantom.name))
     content = json.loads((folder / "dataset.json").read_text())
