@@ -13,6 +13,12 @@ from ..errors import OptionError, UserError
 _MONAI_ARGUMENTS = {
     "args_file", "config_file", "final_id", "init_id", "logging_file", "meta_file", "run_id", "tracking",
 }  # fmt: skip
+_LEAST = {
+    "max_epochs": 1, "iterations_per_epoch": 1, "batch_size": 1, "accumulation_steps": 1, "val_interval": 1,
+    "early_stop_patience": 1, "val_patches": 1, "patch_depth": 1, "base_channels": 1, "base_epochs": 1, "lora_rank": 1,
+    "warmup_iterations": 0, "num_workers": 0,
+}  # fmt: skip
+"""Smallest values of options that are whole numbers."""
 _TRACKING_ARGUMENTS = {"experiment_name", "run_name", "save_execute_config", "tracking_uri"}
 
 
@@ -26,7 +32,8 @@ def guard_command_line(argv: list[str] | None = None) -> None:
         argv: Command line; that of this process if not given.
 
     Raises:
-        OptionError: Naming the option, what it may have meant, and all top-level options.
+        OptionError: Naming the option, what it may have meant, and all top-level options; or the whole number that
+            an option must be at least.
     """
     arguments = sys.argv if argv is None else argv
     if argv is None:
@@ -37,12 +44,14 @@ def guard_command_line(argv: list[str] | None = None) -> None:
     allowed = _config_keys(options) | _MONAI_ARGUMENTS
     if "tracking" in options:
         allowed |= _TRACKING_ARGUMENTS
-    for name in options:
+    for name, value in options.items():
         top = name.lstrip("+").replace("#", "::").split("::")[0]
         if top not in allowed:
             close = difflib.get_close_matches(top, allowed, n=1)
             hint = f"did you mean --{close[0]}? " if close else ""
             raise OptionError(f"--{name}: unknown option; {hint}Options: {', '.join(sorted(allowed))}")
+        if name in _LEAST and not _is_whole_number(value, _LEAST[name]):
+            raise OptionError(f"--{name}: need a whole number >= {_LEAST[name]}, got {value}")
 
 
 def _parse(arguments: list[str]) -> dict[str, str]:
@@ -59,6 +68,16 @@ def _parse(arguments: list[str]) -> dict[str, str]:
         following = arguments[position + 1] if position + 1 < len(arguments) else ""
         options[key.replace("-", "_")] = value if has_value else following
     return options
+
+
+def _is_whole_number(value: str, least: int) -> bool:
+    """Return whether a value can be a whole number of this size; references and expressions can."""
+    if value.startswith(("$", "@", "%")):
+        return True
+    try:
+        return int(value) >= least
+    except ValueError:
+        return False
 
 
 def _config_keys(options: dict[str, str]) -> set[str]:

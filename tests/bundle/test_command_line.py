@@ -38,7 +38,7 @@ def guard(*arguments: str) -> None:
         ("--config_file", "train.json", "--train::trainer::max_epochs", "3"),
         ("--config_file", "train.json", "--train#trainer#max_epochs=3"),
         ("--config_file", "train.json", "--+train::trainer::x", "3"),
-        ("--config_file", "train.json", "--dataset_dir", "a=b", "--max_epochs", "-1"),
+        ("--config_file", "train.json", "--dataset_dir", "a=b", "--max_epochs", "@train::trainer::max_epochs"),
         ("--config_file", "['train.json','demo.json']", "--extra", "3"),
         ("--config_file", "[train.json, demo.json]", "--extra", "3"),
         ("--config_file", "('train.json','demo.json')", "--extra", "3"),
@@ -126,3 +126,9 @@ def test_error_of_a_library_keeps_its_traceback(capsys):
         int("x")
     command_line._print_user_errors(ValueError, failed.value, failed.tb)
     assert "Traceback" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("value", ["0", "-1", "2.5", "four", ""])
+def test_number_of_epochs_that_is_none_is_refused(config, value):
+    with pytest.raises(OptionError, match=f"--max_epochs: need a whole number >= 1, got {value}"):
+        guard("--config_file", "train.json", f"--max_epochs={value}")
