@@ -15,6 +15,7 @@ from torch import nn
 from torch._dynamo import OptimizedModule
 
 from ..atomic import atomic_path
+from ..crf_option import WITHOUT, refined
 from ..data.foreground_index import index_foreground
 from ..data.patch_transforms import FromEpoch, patch_transforms
 from ..data.scheduled_slices import schedule_slices
@@ -94,18 +95,22 @@ class CustomTrainer(nnUNetTrainer):
         """
         options = _options_of(configuration_manager)
         if options.network == PLANNED:
-            return nnUNetTrainer.build_network_architecture(
+            network = nnUNetTrainer.build_network_architecture(
                 plans_manager, configuration_manager, num_input_channels, num_output_channels, enable_deep_supervision
             )
-        return build(
-            options.network,
-            num_input_channels,
-            num_output_channels,
-            len(configuration_manager.patch_size),
-            options.network_options,
-            deep_supervision=enable_deep_supervision and options.deep_supervision,
-            low_resolution=options.loss_resolution == "low",
-        )
+        else:
+            network = build(
+                options.network,
+                num_input_channels,
+                num_output_channels,
+                len(configuration_manager.patch_size),
+                options.network_options,
+                deep_supervision=enable_deep_supervision and options.deep_supervision,
+                low_resolution=options.loss_resolution == "low",
+            )
+        last_layers = getattr(network_class(options.network), "last_layers", ())
+        spacing_mm = configuration_manager.spacing
+        return refined(network, options.crf, options.crf_options, spacing_mm, last_layers, options.network)
 
     def initialize(self) -> None:
         """Build network, optimiser and loss; print the options."""
@@ -121,9 +126,12 @@ class CustomTrainer(nnUNetTrainer):
     def _refuse_other_regions(self) -> None:
         """Refuse a network that is to treat classes as regions, or regions as classes."""
         regions = self.label_manager.has_regions
-        if self.options.network_options.get("regions", regions) != regions:
-            kind = "regions" if regions else "classes"
-            raise OptionError(f"the labels of this data set are {kind}; set network.regions={str(regions).lower()}")
+        for prefix, options in (("network", self.options.network_options), ("crf", self.options.crf_options)):
+            if options.get("regions", regions) != regions:
+                kind = "regions" if regions else "classes"
+                raise OptionError(
+                    f"the labels of this data set are {kind}; set {prefix}.regions={str(regions).lower()}"
+                )
 
     def configure_optimizers(self) -> tuple[torch.optim.Optimizer, EpochSchedule]:
         """Return the optimiser of all trainable parameters, and the schedule of its learning rate."""
@@ -181,15 +189,18 @@ class CustomTrainer(nnUNetTrainer):
         """Switch the network's coarser outputs on or off, if it was trained with any."""
         if not self.enable_deep_supervision:
             return
-        if self.options.network == PLANNED:
-            super().set_deep_supervision_enabled(enabled)
-            return
-        self._bare_network().deep_supervision = enabled
+        network = self._base_network()
+        (network.decoder if self.options.network == PLANNED else network).deep_supervision = enabled
 
     def _bare_network(self) -> Any:
         """Return the network without the wrappers of several processes and of the compiler."""
         network = self.network.module if self.is_ddp else self.network
         return network._orig_mod if isinstance(network, OptimizedModule) else network
+
+    def _base_network(self) -> Any:
+        """Return the bare network before the CRF, where the option `crf` puts one behind it."""
+        network = self._bare_network()
+        return network if self.options.crf == WITHOUT else network.base
 
     def configure_rotation_dummyDA_mirroring_and_inital_patch_size(self) -> tuple:  # noqa: N802
         """Return nnU-Net's augmentation settings, without mirroring if the options say so."""
@@ -278,7 +289,7 @@ class CustomTrainer(nnUNetTrainer):
 
     def _load_pretrained(self) -> None:
         """Load the weights to start from; never when a training goes on, nor for prediction."""
-        network, init = self._bare_network(), self.options.init
+        network, init = self._base_network(), self.options.init
         if init is not None:
             self.print_to_log_file(f"{init}: {load_initial(network, self.options.network, init)}")
             return
@@ -286,8 +297,8 @@ class CustomTrainer(nnUNetTrainer):
         file = self.options.pretrained
         if file is None and getattr(self._bare_network(), "needs_pretrained", False):
             raise OptionError(
-                f"network {self.options.network} keeps part of its weights as they are; set pretrained=FILE, or let "
-                "all of them train"
+                f"network {self.options.network} keeps part of its weights as they are; set pretrained=FILE (after a "
+                "crf=, init=nnunet:FILE), or let all of them train"
             )
         if file is None:
             if load is not None:
