@@ -1,14 +1,26 @@
-"""Weights that a training starts from: a file of the network's own kind, or a pre-training on another task."""
+"""Start the network of a training from the weights of another training, of the same task or of another one."""
 
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
+import torch
+
+from .crf_option import WITHOUT
 from .errors import OptionError
 from .network_choice import network_class
-from .networks._weights import LoadReport, load_weights
+from .networks._weights import LoadReport, load_weights, read_weights
 
-METHODS = {"genesis": "all", "genesis-encoder": "encoder"}
-"""What `init=<method>:<file>` takes over, by method: everything but the last layer, or the encoder alone."""
+METHODS = {"genesis": "all", "genesis-encoder": "encoder", "nnunet": "whole"}
+"""What `init=<method>:<file>` takes over, by method: all but the last layer, the encoder alone, or everything."""
+
+_NUMBER = np.float64(0).__reduce__()[0]
+_HARMLESS: list[Any] = [
+    *((_NUMBER, f"numpy.{core}.multiarray.scalar") for core in ("core", "_core")),
+    np.dtype,
+    *(type(np.dtype(kind)) for kind in ("float32", "float64", "int64", "bool")),
+]
+"""What checkpoints of nnU-Net hold beside tensors: scores as numbers of numpy. None of these runs code."""
 
 
 def parse_init(setting: str) -> tuple[str, str]:
@@ -18,7 +30,7 @@ def parse_init(setting: str) -> tuple[str, str]:
         setting: Such as `genesis:runs/models_genesis/model_best.pt`.
 
     Returns:
-        The part of the network that is taken over, `all` or `encoder`, and the file.
+        The part of the network that is taken over, `all`, `encoder` or `whole`, and the file.
 
     Raises:
         OptionError: If the method is unknown or there is no file.
@@ -45,6 +57,8 @@ def load_initial(network: Any, key: str, setting: str) -> LoadReport:
         OptionError: If the network does not say what its encoder is, or the file is missing, damaged or does not fit.
     """
     parts, file = parse_init(setting)
+    if parts == "whole":
+        return _load_trained(network, key, file)
     kind = network_class(key)
     encoder, head = (getattr(kind, name, None) for name in ("encoder_names", "head_names"))
     if encoder is None or head is None:
@@ -59,7 +73,8 @@ def load_starting_weights(network: Any, options: Any, log: Callable[..., None]) 
     """Load what `init=` or `pretrained=` names, and say so; say too if a network starts from random weights.
 
     Args:
-        network: The network, without the wrappers of several processes and of the compiler.
+        network: The network, without the wrappers of several processes and of the compiler; the CRF of the option `crf`
+            behind it starts fresh.
         options: The `nnunet_ext.options.Options` of the training.
         log: nnU-Net's `print_to_log_file`.
 
@@ -67,14 +82,18 @@ def load_starting_weights(network: Any, options: Any, log: Callable[..., None]) 
         OptionError: If the network takes no such file, or needs one and none is named, or the file does not fit.
     """
     key, file = options.network, options.pretrained
+    needed = getattr(network, "needs_pretrained", False)
+    if options.crf != WITHOUT:
+        network = network.base
     if options.init is not None:
         log(f"{options.init}: {load_initial(network, key, options.init)}")
         return
     load = getattr(network, "load_pretrained", None)
     if file is None:
-        if getattr(network, "needs_pretrained", False):
+        if needed:
             raise OptionError(
-                f"network {key} keeps part of its weights as they are; set pretrained=FILE, or let all of them train"
+                f"network {key} keeps part of its weights as they are; set pretrained=FILE (for crf=crf and "
+                "crf=last init=nnunet:FILE too), or let all of them train"
             )
         if load is not None:
             setting = "pretrained=FILE" if not hasattr(network, "encoder_names") else "init=genesis:FILE"
@@ -89,3 +108,17 @@ def load_starting_weights(network: Any, options: Any, log: Callable[..., None]) 
         log(f"{file}: {load(file)}")
     except ValueError as error:
         raise OptionError(f"pretrained: {error}") from error
+
+
+def _load_trained(network: torch.nn.Module, key: str, file: str) -> LoadReport:
+    """Load all weights of a trained network of the same kind, options, channels and classes."""
+    try:
+        with torch.serialization.safe_globals(_HARMLESS):
+            found = read_weights(file)
+    except ValueError as error:
+        raise OptionError(f"init: {error}") from error
+    try:
+        network.load_state_dict(found)
+    except RuntimeError as error:
+        raise OptionError(f"init: {file} must hold the weights of this very network, {key}: {error}") from error
+    return LoadReport(loaded=list(found))

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import MISSING, Field, asdict, dataclass, field, fields
 from typing import Any
 
+from .crf_option import CRF_CHOICES, WITHOUT
 from .errors import OptionError
 from .initial_weights import parse_init
 from .network_choice import network_choices
@@ -24,13 +25,16 @@ LOSS_RESOLUTIONS = ("full", "low")
 OWN_SAMPLER = "nnunet"
 """The option `sampler` that leaves the choice of slices to nnU-Net."""
 
+_NESTED = ("network", "crf")
+"""What has options of its own, `<prefix>.<option>=`, in the dictionary `<prefix>_options`."""
+
 _NOUNS: dict[type, str] = {
     int: "an integer",
     float: "a number",
     bool: "true or false",
     str: "a text",
     tuple: "comma-separated integers",
-    dict: "network.<option>=<value> pairs",
+    dict: "<option>=<value> pairs behind network. or crf.",
 }
 
 
@@ -125,6 +129,8 @@ class Options:
 
     network: str = _option("enet", str, "the network", choices=network_choices)
     network_options: Mapping[str, Any] = _option({}, dict, "options of the network; `auto` fits one to the patch size")
+    crf: str = _option(WITHOUT, str, "a mean-field CRF, behind any network", choices=lambda: CRF_CHOICES)
+    crf_options: Mapping[str, Any] = _option({}, dict, "options of the CRF")
     batch_size: int | None = _option(None, int, "patches in a batch; none: as planned", minimum=1, optional=True)
     patch_size: tuple[int, ...] | None = _option(
         None, tuple, "pixels of a patch, in the order of the plans; none: as planned", minimum=1, optional=True
@@ -200,8 +206,8 @@ class Options:
     init: str | None = _option(
         None,
         str,
-        "pre-trained weights of this very network but for its last layer, as genesis:FILE; genesis-encoder:FILE takes "
-        "the encoder alone",
+        "weights of this very network to start from: genesis:FILE, pre-trained, all but its last layer; "
+        "genesis-encoder:FILE, the encoder alone; nnunet:FILE, trained, all of a checkpoint of nnU-Net or a bundle",
         optional=True,
     )
     mirror: bool = _option(
@@ -276,10 +282,11 @@ def parse_settings(texts: Iterable[str]) -> dict[str, Any]:
     """Read settings as they are typed on a command line.
 
     Args:
-        texts: `key=value` each; `network.<option>=value` sets an option of the network.
+        texts: `key=value` each; `network.<option>=value` sets an option of the network, `crf.<option>=value` of the
+            CRF.
 
     Returns:
-        Values by option; options of the network in the dictionary `network_options`.
+        Values by option; options of the network in the dictionary `network_options`, of the CRF in `crf_options`.
 
     Raises:
         OptionError: If a text has no `=`, a key comes twice or is unknown, or a value is not allowed.
@@ -290,7 +297,8 @@ def parse_settings(texts: Iterable[str]) -> dict[str, Any]:
         if not equals or not key or not value:
             raise OptionError(f"--set takes key=value, got {text!r}; for example --set epochs=50 learning_rate=0.001")
         prefix, dot, option = key.partition(".")
-        target = settings.setdefault("network_options", {}) if dot and prefix == "network" else settings
+        nested = dot and prefix in _NESTED
+        target = settings.setdefault(f"{prefix}_options", {}) if nested else settings
         name = option if target is not settings else key
         if name in target:
             raise OptionError(f"option {key} is given twice; give it once")

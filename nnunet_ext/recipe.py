@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from .crf_option import WITHOUT, complete_field_options
 from .errors import OptionError
 from .network_choice import (
     complete_options,
@@ -44,6 +45,8 @@ def resolve(given: Mapping[str, Any], *, patch_size: Sequence[int], preset: Mapp
     optimizer = OPTIMIZERS[values.get("optimizer", option_default("optimizer"))]
     network_options = {**preset.get("network_options", {}), **given.get("network_options", {})}
     values["network_options"] = complete_options(key, network_options, patch_size)
+    field = {**preset.get("crf_options", {}), **given.get("crf_options", {})}
+    values["crf_options"] = complete_field_options(values.get("crf", WITHOUT), field, key, len(patch_size))
     if values.get("deep_supervision") and not has_deep_supervision(key):
         raise OptionError(f"network {key} has no deep supervision; set deep_supervision=false")
     if values.get("loss_resolution") == "low" and not has_low_resolution(key):

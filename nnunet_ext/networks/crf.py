@@ -18,7 +18,96 @@ TRAINABLE = ("all", "crf", "last")
 Logits = Tensor | list[Tensor]
 
 
-class CRF(nn.Module):
+class RefinedNetwork(nn.Module):
+    """A network of any kind, whose logits a layer refines.
+
+    Args:
+        base: The network; of coarser outputs beside its logits, none is refined.
+        field: The layer, as `make_field` returns it.
+        spacing_mm: Voxel size in mm in the array's axis order; none: 1 along each axis.
+        trainable: One of `TRAINABLE`.
+        last_layers: Names of the modules of the base that make its logits.
+        base_name: What to call the base in a message.
+
+    Raises:
+        ValueError: If `trainable` is unknown, or the base names no last layer and `trainable` asks for it.
+    """
+
+    def __init__(
+        self,
+        base: nn.Module,
+        field: nn.Module,
+        *,
+        spacing_mm: Sequence[float] = (),
+        trainable: str = "all",
+        last_layers: Sequence[str] = (),
+        base_name: str = "the base",
+    ) -> None:
+        super().__init__()
+        self.base = base
+        self.crf = field
+        self.spacing_mm = tuple(float(length) for length in spacing_mm) or None
+        self.trainable = trainable
+        choose_trainable(field, base, trainable, last_layers, base_name)
+
+    def forward(self, x: Tensor) -> Logits:
+        """Return the refined raw logits, shape (B, K, *S), of images of shape (B, C, *S)."""
+        outputs = self.base(x)
+        finest, *coarser = outputs if isinstance(outputs, list | tuple) else [outputs]
+        refined = self.crf(finest, x, self.spacing_mm)
+        return [refined, *coarser] if isinstance(outputs, list | tuple) else refined
+
+    def train(self, mode: bool = True) -> "RefinedNetwork":
+        """Switch to training or evaluation; a base that is frozen, but for its last layer at most, stays as it is."""
+        super().train(mode)
+        if self.trainable != "all":
+            self.base.eval()
+        return self
+
+    @property
+    def needs_pretrained(self) -> bool:
+        """Whether part of the base stays as it was loaded, so that random weights would make no sense."""
+        return self.trainable != "all"
+
+    def load_pretrained(self, file: str | Path) -> str:
+        """Load the weights of the base from a file.
+
+        Args:
+            file: A plain state dict of the base network, such as a bundle's `model_best.pt`.
+
+        Returns:
+            What was loaded.
+
+        Raises:
+            ValueError: If the file is missing or damaged, or of another network.
+        """
+        try:
+            state = read_weights(file)
+        except ValueError as error:
+            need = "must be a plain state dict of the base network, such as a bundle's model_best.pt"
+            raise ValueError(f"{file}: {need}; {error}") from error
+        try:
+            self.load_base(state)
+        except ValueError as error:
+            raise ValueError(f"{file}: {error}") from error
+        return f"{len(state)} tensors of the base network loaded; the CRF is fresh"
+
+    def load_base(self, state: Mapping[str, Tensor]) -> None:
+        """Load the weights of the base.
+
+        Args:
+            state: A plain state dict of the base network, as the bundles save it.
+
+        Raises:
+            ValueError: If it is of another network, or of other options.
+        """
+        try:
+            self.base.load_state_dict(dict(state), strict=True)
+        except RuntimeError as error:
+            raise ValueError(f"the weights don't fit the base network; build it as it was trained: {error}") from error
+
+
+class CRF(RefinedNetwork):
     """Refine the logits of another network with a mean-field conditional random field.
 
     The appearance term looks at the network's own input. Of a network that returns coarser outputs too, the finest is
@@ -81,7 +170,6 @@ class CRF(nn.Module):
         appearance_window: int = 5,
         regions: bool = False,
     ) -> None:
-        super().__init__()
         if base == "crf":
             raise ValueError("base must be another network than 'crf', got 'crf'")
         field: dict[str, Any] = {
@@ -96,72 +184,14 @@ class CRF(nn.Module):
             "regions": regions,
         }
         dims = self.spatial_dims[0]
-        self.base = build_network(base, in_channels, num_classes, spatial_dims=dims, **base_options)
-        self.crf = make_field(kind, dims, field)
-        self.spacing_mm = tuple(float(length) for length in spacing_mm) or None
-        self.trainable = trainable
-        points = getattr(self.base, "mixing_points", {})
-        # the image, which the appearance term looks at, is mixed too
-        self.mixing_points = {
-            name: (*(f"base.{place}" for place in places), "crf(1)") for name, places in points.items()
-        }
-        choose_trainable(self.crf, self.base, trainable, getattr(network_class(base), "last_layers", ()), base)
-
-    def forward(self, x: Tensor) -> Logits:
-        """Return the refined raw logits, shape (B, K, H, W), of images of shape (B, C, H, W)."""
-        outputs = self.base(x)
-        finest, *coarser = outputs if isinstance(outputs, list | tuple) else [outputs]
-        refined = self.crf(finest, x, self.spacing_mm)
-        return [refined, *coarser] if isinstance(outputs, list | tuple) else refined
-
-    def train(self, mode: bool = True) -> "CRF":
-        """Switch to training or evaluation; a base that is frozen, but for its last layer at most, stays as it is."""
-        super().train(mode)
-        if self.trainable != "all":
-            self.base.eval()
-        return self
-
-    @property
-    def needs_pretrained(self) -> bool:
-        """Whether part of the base stays as it was loaded, so that random weights would make no sense."""
-        return self.trainable != "all"
-
-    def load_pretrained(self, file: str | Path) -> str:
-        """Load the weights of the base from a file.
-
-        Args:
-            file: A plain state dict of the base network, such as a bundle's `model_best.pt`.
-
-        Returns:
-            What was loaded.
-
-        Raises:
-            ValueError: If the file is missing or damaged, or of another network.
-        """
-        try:
-            state = read_weights(file)
-        except ValueError as error:
-            need = "must be a plain state dict of the base network, such as a bundle's model_best.pt"
-            raise ValueError(f"{file}: {need}; {error}") from error
-        try:
-            self.load_base(state)
-        except ValueError as error:
-            raise ValueError(f"{file}: {error}") from error
-        return f"{len(state)} tensors of the base network loaded; the CRF is fresh"
-
-    def load_base(self, state: Mapping[str, Tensor]) -> None:
-        """Load the weights of the base.
-
-        Args:
-            state: A plain state dict of the base network, as the bundles save it.
-
-        Raises:
-            ValueError: If it is of another network, or of other options.
-        """
-        try:
-            self.base.load_state_dict(dict(state), strict=True)
-        except RuntimeError as error:
-            raise ValueError(f"the weights don't fit the base network; build it as it was trained: {error}") from error
+        super().__init__(
+            build_network(base, in_channels, num_classes, spatial_dims=dims, **base_options),
+            make_field(kind, dims, field),
+            spacing_mm=spacing_mm,
+            trainable=trainable,
+            last_layers=getattr(network_class(base), "last_layers", ()),
+            base_name=base,
+        )
 
 
 class CrfsegField(nn.Module):

@@ -39,6 +39,7 @@ class GenesisUNet3D(nn.Module):
     released_weights = ("Genesis_Chest_CT.pt",)
     encoder_names = ("down_tr64.", "down_tr128.", "down_tr256.", "down_tr512.")
     head_names = ("out_tr.",)
+    last_layers = ("out_tr.final_conv",)
     mixing_points = {  # noqa: RUF012
         "down_tr64": ("down_tr64",),
         "down_tr128": ("down_tr128", "up_tr64(1)"),

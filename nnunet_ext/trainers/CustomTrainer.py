@@ -13,6 +13,7 @@ from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager
 from torch import nn
 
 from ..atomic import atomic_path
+from ..crf_option import WITHOUT, refined
 from ..data.coded_cases import CodedLoading
 from ..data.foreground_index import index_foreground
 from ..data.patch_transforms import training_transforms
@@ -99,18 +100,22 @@ class CustomTrainer(nnUNetTrainer):
         """
         options = _options_of(configuration_manager)
         if options.network == PLANNED:
-            return nnUNetTrainer.build_network_architecture(
+            network = nnUNetTrainer.build_network_architecture(
                 plans_manager, configuration_manager, num_input_channels, num_output_channels, enable_deep_supervision
             )
-        return build(
-            options.network,
-            num_input_channels,
-            num_output_channels,
-            len(configuration_manager.patch_size),
-            options.network_options,
-            deep_supervision=enable_deep_supervision and options.deep_supervision,
-            low_resolution=options.loss_resolution == "low",
-        )
+        else:
+            network = build(
+                options.network,
+                num_input_channels,
+                num_output_channels,
+                len(configuration_manager.patch_size),
+                options.network_options,
+                deep_supervision=enable_deep_supervision and options.deep_supervision,
+                low_resolution=options.loss_resolution == "low",
+            )
+        last_layers = getattr(network_class(options.network), "last_layers", ())
+        spacing_mm = configuration_manager.spacing
+        return refined(network, options.crf, options.crf_options, spacing_mm, last_layers, options.network)
 
     def initialize(self) -> None:
         """Build network, optimiser and loss; print the options."""
@@ -128,9 +133,12 @@ class CustomTrainer(nnUNetTrainer):
     def _refuse_other_regions(self) -> None:
         """Refuse a network that is to treat classes as regions, or regions as classes."""
         regions = self.label_manager.has_regions
-        if self.options.network_options.get("regions", regions) != regions:
-            kind = "regions" if regions else "classes"
-            raise OptionError(f"the labels of this data set are {kind}; set network.regions={str(regions).lower()}")
+        for prefix, options in (("network", self.options.network_options), ("crf", self.options.crf_options)):
+            if options.get("regions", regions) != regions:
+                kind = "regions" if regions else "classes"
+                raise OptionError(
+                    f"the labels of this data set are {kind}; set {prefix}.regions={str(regions).lower()}"
+                )
 
     def configure_optimizers(self) -> tuple[torch.optim.Optimizer, EpochSchedule]:
         """Return the optimiser of all trainable parameters, and the schedule of its learning rate."""
@@ -174,14 +182,17 @@ class CustomTrainer(nnUNetTrainer):
         """Switch the network's coarser outputs on or off, if it was trained with any."""
         if not self.enable_deep_supervision:
             return
-        if self.options.network == PLANNED:
-            super().set_deep_supervision_enabled(enabled)
-            return
-        bare_network(self.network).deep_supervision = enabled
+        network = self._base_network()
+        (network.decoder if self.options.network == PLANNED else network).deep_supervision = enabled
 
     def _do_i_compile(self) -> bool:
         # compiled code would be made anew for each weight and each point of the mixture
         return self.options.mixup != "manifold" and super()._do_i_compile()
+
+    def _base_network(self) -> Any:
+        """Return the bare network before the CRF, where the option `crf` puts one behind it."""
+        network = bare_network(self.network)
+        return network if self.options.crf == WITHOUT else network.base
 
     def configure_rotation_dummyDA_mirroring_and_inital_patch_size(self) -> tuple:  # noqa: N802
         """Return nnU-Net's augmentation settings, without mirroring if the training has none."""

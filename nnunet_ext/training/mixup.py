@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import OptionError
+from ..networks.crf import RefinedNetwork
 from .bare_network import bare_network
 
 MIXUPS: dict[str, str] = {
@@ -173,11 +174,16 @@ def mixing_points(network: nn.Module) -> Mapping[str, Sequence[str]]:
     """Return where a network can be mixed inside: the places of each point, by name.
 
     Args:
-        network: One that says so in `mixing_points`, or nnU-Net's planned one: there, each stage of the encoder.
+        network: One that says so in `mixing_points`; nnU-Net's planned one, where it is each stage of the encoder; or
+            either with a CRF behind it.
 
     Raises:
         OptionError: If it is neither.
     """
+    if isinstance(network, RefinedNetwork):
+        # the image, which the appearance term looks at, is mixed too
+        points = mixing_points(network.base)
+        return {name: (*(f"base.{place}" for place in places), "crf(1)") for name, places in points.items()}
     own = getattr(network, "mixing_points", None)
     if own:
         return own

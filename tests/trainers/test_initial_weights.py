@@ -88,7 +88,7 @@ def test_continued_training_does_not_load_the_file_again(folders, weights, monke
 @pytest.mark.parametrize(
     ("init", "message"),
     [
-        ("jigsaw:file.pt", r"option init must be genesis:FILE or genesis-encoder:FILE, got 'jigsaw:file\.pt'"),
+        ("jigsaw:file.pt", r"option init must be .* or nnunet:FILE, got 'jigsaw:file\.pt'"),
         ("genesis:", "option init must be genesis:FILE"),
         ("genesis", "option init must be genesis:FILE"),
     ],
