@@ -126,7 +126,7 @@ def test_regions_for_a_data_set_of_classes_are_refused(folders):
         ({"crf": "head"}, "option crf must be one of none, all, crf, last, got 'head'"),
         ({"crf_options": {"iterations": 3}}, r"options crf\.iterations need a CRF; set crf=all"),
         ({"crf": "all", "crf_options": {"width": 3}}, r"the CRF has no option width; its options: crf\.kind, "),
-        ({"crf": "all", "crf_options": {"iterations": 0}}, "iterations must be >= 1, got 0"),
+        ({"crf": "all", "crf_options": {"iterations": 0}}, "iterations must be an integer >= 1, got 0"),
         ({"crf": "all", "network": "crf"}, "network=crf has a CRF of its own"),
     ],
 )
