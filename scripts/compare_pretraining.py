@@ -42,7 +42,8 @@ STARTS = {
 """Start of the fine-tuning: task of the pre-training, and the parts that are taken over."""
 SIZES, SEEDS = (5, 10), (0, 1, 2)
 CURVE_CASES = 10
-POINTS = 10
+POINTS, EARLY = 10, 3
+"""Validations of each training; the one at which the table shows the curve, beside the last."""
 
 
 class Experiment:
@@ -162,37 +163,45 @@ def read_curve(folder: Path, metric: str, steps_per_epoch: int) -> list[tuple[in
     return [(epoch * steps_per_epoch, round(value, 4)) for epoch, value in sorted(values.items())]
 
 
-def read_cells(name: str) -> list[dict[str, Any]]:
+def read_cells(name: str, root: Path = Path()) -> list[dict[str, Any]]:
     """Return the fine-tunings that there are.
 
     Args:
         name: Data set.
+        root: The repository.
     """
-    cells = [json.loads(file.read_text(encoding="utf-8")) for file in sorted(RESULTS.glob(f"{name}-*cases-*.json"))]
+    files = sorted((root / RESULTS).glob(f"{name}-*cases-*.json"))
+    cells = [json.loads(file.read_text(encoding="utf-8")) for file in files]
     return sorted(cells, key=lambda c: (c["labelled_cases"], list(STARTS).index(c["start"]), c["seed"]))
 
 
-def print_table(name: str) -> None:
-    """Print test Dice of each start, number of cases and seed as Markdown; what was not run is a dash.
+def table(name: str, root: Path = Path()) -> str:
+    """Return test Dice of each start, number of cases and seed in Markdown; what was not run is shown as such.
 
     Args:
         name: Data set.
+        root: The repository.
     """
-    cells = {(c["start"], c["labelled_cases"], c["seed"]): c for c in read_cells(name)}
+    cells = {(c["start"], c["labelled_cases"], c["seed"]): c for c in read_cells(name, root)}
     seeds = " | ".join(f"seed {seed}" for seed in SEEDS)
-    print(f"| labelled cases | start | {seeds} | mean | over scratch | at a fifth of the steps | at the end |")
-    print("|---|---|" + "---|" * (len(SEEDS) + 4))
+    lines = [
+        f"| labelled cases | start | {seeds} | mean | over scratch | curve, after {EARLY} of {POINTS} | at its end |"
+    ]
+    lines.append("|---|---|" + "---|" * (len(SEEDS) + 4))
     for size in SIZES:
         scratch = _mean([cells[key] for seed in SEEDS if (key := ("scratch", size, seed)) in cells])
         for start in STARTS:
-            own = {seed: cells[start, size, seed] for seed in SEEDS if (start, size, seed) in cells}
-            dice = [f"{mean_dice(own[seed]['scores'])['mean']:.3f}" if seed in own else "–" for seed in SEEDS]
-            complete = len(own) == len(SEEDS)
-            mean = f"{_mean(list(own.values())):.3f}" if complete else "–"
-            gain = f"{_mean(list(own.values())) - scratch:+.3f}" if complete and start != "scratch" else "–"
-            places = [min(POINTS // 5 - 1, POINTS - 1), -1]
-            curve = [f"{statistics.fmean(c['curve'][p][1] for c in own.values()):.3f}" if own else "–" for p in places]
-            print(f"| {size} | {start} | {' | '.join(dice)} | {mean} | {gain} | {' | '.join(curve)} |")
+            own = [cells.get((start, size, seed)) for seed in SEEDS]
+            present = [cell for cell in own if cell]
+            dice = [f"{_mean([cell]):.3f}" if cell else "not run" for cell in own]
+            mean = f"{_mean(present):.3f}" if all(own) else "–"
+            gain = f"{_mean(present) - scratch:+.3f}" if all(own) and start != "scratch" else "–"
+            curve = [
+                f"{statistics.fmean(c['curve'][place][1] for c in present):.3f}" if all(own) else "–"
+                for place in (EARLY - 1, -1)
+            ]
+            lines.append(f"| {size} | {start} | {' | '.join([*dice, mean, gain, *curve])} |")
+    return "\n".join(lines)
 
 
 def draw_curves(name: str, file: Path) -> None:
@@ -251,7 +260,7 @@ def main() -> int:
         network = args.network or ["--base_channels", "8", "--patch_depth", "32", "--image_size", "[48,32]"]
         work = args.work.resolve()
         Experiment(dataset, work, network, args.pretraining_steps, args.steps).run(args.starts)
-    print_table(dataset.name)
+    print(table(dataset.name))
     return 0
 
 

@@ -1,0 +1,35 @@
+"""The experiment with few labelled cases: its curves, and the bundle's table of them."""
+
+import json
+
+from compare_pretraining import RESULTS, SEEDS, SIZES, STARTS, read_curve, table
+from torch.utils.tensorboard import SummaryWriter
+
+NAME = "Dataset004_Hippocampus"
+
+
+def test_readme_of_the_bundle_shows_the_table_of_the_committed_runs(repository):
+    text = (repository / "bundles/models_genesis/docs/README.md").read_text(encoding="utf-8")
+    assert table(NAME, repository) in text
+
+
+def test_gain_is_that_over_scratch_with_the_same_cases(tmp_path):
+    (tmp_path / RESULTS).mkdir(parents=True)
+    for start, dice in (("scratch", 0.5), ("genesis", 0.75)):
+        for seed in SEEDS:
+            cell = {"start": start, "labelled_cases": 5, "seed": seed, "curve": [[20 * i, dice] for i in range(1, 11)]}
+            cell["scores"] = {"a": {"dice": {"x": dice}}}
+            file = tmp_path / RESULTS / f"{NAME}-{start}-5cases-{seed}.json"
+            file.write_text(json.dumps(cell))
+    rows = table(NAME, tmp_path).splitlines()
+    assert "| 5 | genesis | 0.750 | 0.750 | 0.750 | 0.750 | +0.250 | 0.750 | 0.750 |" in rows
+    assert "| 10 | genesis | not run | not run | not run | – | – | – | – |" in rows
+    assert len(rows) == 2 + len(SIZES) * len(STARTS)
+
+
+def test_of_an_epoch_that_ran_twice_the_last_value_counts(tmp_path):
+    for values in ({1: 0.1, 2: 0.2}, {2: 0.25, 3: 0.3}):
+        with SummaryWriter(str(tmp_path)) as writer:
+            for epoch, value in values.items():
+                writer.add_scalar("dice", value, epoch)
+    assert read_curve(tmp_path, "dice", steps_per_epoch=20) == [(20, 0.1), (40, 0.25), (60, 0.3)]
