@@ -88,7 +88,7 @@ class Experiment:
 
     def _pretrain(self, task: str) -> None:
         file = self._file("pretraining", task)
-        if task == "none" or file.exists():
+        if task == "none" or self._is_there(file, self.pretraining_steps):
             return
         output = self._pretraining_dir(task)
         length = self._length(self.pretraining_steps)
@@ -102,7 +102,7 @@ class Experiment:
 
     def _finetune(self, start: str, size: int, seed: int) -> None:
         file = self._file(start, f"{size}cases", seed)
-        if file.exists():
+        if self._is_there(file, self.steps):
             return
         task, parts = STARTS[start]
         weights = "none" if task == "none" else self._pretraining_dir(task) / "model_best.pt"
@@ -126,6 +126,16 @@ class Experiment:
         content = {"start": start, "labelled_cases": size, "seed": seed, "steps": self.steps}
         curve = read_curve(output / "tensorboard", "val_mean_dice", self.steps // POINTS)
         self._write(file, {**content, "curve": curve, "scores": read_scores(scores / "metrics.csv")})
+
+    def _is_there(self, file: Path, steps: int) -> bool:
+        """Return whether a run was made before; refuse to take one of another length or network for it."""
+        if not file.exists():
+            return False
+        made = json.loads(file.read_text(encoding="utf-8"))
+        had, asked = (made["steps"], made["network"]), (steps, " ".join(self.network))
+        if had != asked:
+            raise SystemExit(f"{file}: holds a run of (steps, network) {had}, asked: {asked}; move it away")
+        return True
 
     def _length(self, steps: int) -> list[object]:
         return ["--max_epochs", POINTS, "--iterations_per_epoch", steps // POINTS, "--val_interval", 1]
@@ -183,13 +193,13 @@ def print_table(name: str) -> None:
     print(f"| labelled cases | start | {seeds} | mean | over scratch | at a fifth of the steps | at the end |")
     print("|---|---|" + "---|" * (len(SEEDS) + 4))
     for size in SIZES:
-        scratch = _mean([cells[key] for seed in SEEDS if (key := ("scratch", size, seed)) in cells])
-        for start in STARTS:
-            own = {seed: cells[start, size, seed] for seed in SEEDS if (start, size, seed) in cells}
+        found = {start: {s: cells[start, size, s] for s in SEEDS if (start, size, s) in cells} for start in STARTS}
+        means = {start: _mean(list(own.values())) for start, own in found.items() if len(own) == len(SEEDS)}
+        for start, own in found.items():
             dice = [f"{mean_dice(own[seed]['scores'])['mean']:.3f}" if seed in own else "–" for seed in SEEDS]
-            complete = len(own) == len(SEEDS)
-            mean = f"{_mean(list(own.values())):.3f}" if complete else "–"
-            gain = f"{_mean(list(own.values())) - scratch:+.3f}" if complete and start != "scratch" else "–"
+            mean = f"{means[start]:.3f}" if start in means else "–"
+            compared = start != "scratch" and {start, "scratch"} <= means.keys()
+            gain = f"{means[start] - means['scratch']:+.3f}" if compared else "–"
             places = [min(POINTS // 5 - 1, POINTS - 1), -1]
             curve = [f"{statistics.fmean(c['curve'][p][1] for c in own.values()):.3f}" if own else "–" for p in places]
             print(f"| {size} | {start} | {' | '.join(dice)} | {mean} | {gain} | {' | '.join(curve)} |")
@@ -221,7 +231,7 @@ def draw_curves(name: str, file: Path) -> None:
 
 
 def _mean(cells: list[dict[str, Any]]) -> float:
-    return statistics.fmean([mean_dice(cell["scores"])["mean"] for cell in cells] or [float("nan")])
+    return statistics.fmean(mean_dice(cell["scores"])["mean"] for cell in cells)
 
 
 def main() -> int:
