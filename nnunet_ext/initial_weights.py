@@ -82,18 +82,21 @@ def load_starting_weights(network: Any, options: Any, log: Callable[..., None]) 
         OptionError: If the network takes no such file, or needs one and none is named, or the file does not fit.
     """
     key, file = options.network, options.pretrained
-    needed = getattr(network, "needs_pretrained", False)
     if options.crf != WITHOUT:
-        network = network.base
+        frozen, network = network.needs_pretrained, network.base
+        if frozen and (options.init is None or parse_init(options.init)[0] != "whole"):
+            raise OptionError(
+                f"crf={options.crf} keeps network {key} as it was loaded, so all of it must be trained; set "
+                "init=nnunet:FILE, or crf=all"
+            )
     if options.init is not None:
         log(f"{options.init}: {load_initial(network, key, options.init)}")
         return
     load = getattr(network, "load_pretrained", None)
     if file is None:
-        if needed:
+        if getattr(network, "needs_pretrained", False):
             raise OptionError(
-                f"network {key} keeps part of its weights as they are; set pretrained=FILE (for crf=crf and "
-                "crf=last init=nnunet:FILE too), or let all of them train"
+                f"network {key} keeps part of its weights as they are; set pretrained=FILE, or let all of them train"
             )
         if load is not None:
             setting = "pretrained=FILE" if not hasattr(network, "encoder_names") else "init=genesis:FILE"

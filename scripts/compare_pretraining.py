@@ -89,7 +89,7 @@ class Experiment:
 
     def _pretrain(self, task: str) -> None:
         file = self._file("pretraining", task)
-        if task == "none" or file.exists():
+        if task == "none" or self._is_there(file, self.pretraining_steps):
             return
         output = self._pretraining_dir(task)
         length = self._length(self.pretraining_steps)
@@ -103,7 +103,7 @@ class Experiment:
 
     def _finetune(self, start: str, size: int, seed: int) -> None:
         file = self._file(start, f"{size}cases", seed)
-        if file.exists():
+        if self._is_there(file, self.steps):
             return
         task, parts = STARTS[start]
         weights = "none" if task == "none" else self._pretraining_dir(task) / "model_best.pt"
@@ -127,6 +127,16 @@ class Experiment:
         content = {"start": start, "labelled_cases": size, "seed": seed, "steps": self.steps}
         curve = read_curve(output / "tensorboard", "val_mean_dice", self.steps // POINTS)
         self._write(file, {**content, "curve": curve, "scores": read_scores(scores / "metrics.csv")})
+
+    def _is_there(self, file: Path, steps: int) -> bool:
+        """Return whether a run was made before; refuse to take one of another length or network for it."""
+        if not file.exists():
+            return False
+        made = json.loads(file.read_text(encoding="utf-8"))
+        had, asked = (made["steps"], made["network"]), (steps, " ".join(self.network))
+        if had != asked:
+            raise SystemExit(f"{file}: holds a run of (steps, network) {had}, asked: {asked}; move it away")
+        return True
 
     def _length(self, steps: int) -> list[object]:
         return ["--max_epochs", POINTS, "--iterations_per_epoch", steps // POINTS, "--val_interval", 1]
@@ -189,13 +199,14 @@ def table(name: str, root: Path = Path()) -> str:
     ]
     lines.append("|---|---|" + "---|" * (len(SEEDS) + 4))
     for size in SIZES:
-        scratch = _mean([cells[key] for seed in SEEDS if (key := ("scratch", size, seed)) in cells])
+        scratch = [cells.get(("scratch", size, seed)) for seed in SEEDS]
         for start in STARTS:
             own = [cells.get((start, size, seed)) for seed in SEEDS]
             present = [cell for cell in own if cell]
             dice = [f"{_mean([cell]):.3f}" if cell else "not run" for cell in own]
             mean = f"{_mean(present):.3f}" if all(own) else "–"
-            gain = f"{_mean(present) - scratch:+.3f}" if all(own) and start != "scratch" else "–"
+            compared = start != "scratch" and all(own) and all(scratch)  # the same seeds on both sides
+            gain = f"{_mean(present) - _mean(scratch):+.3f}" if compared else "–"
             curve = [
                 f"{statistics.fmean(c['curve'][place][1] for c in present):.3f}" if all(own) else "–"
                 for place in (EARLY - 1, -1)
@@ -230,7 +241,7 @@ def draw_curves(name: str, file: Path) -> None:
 
 
 def _mean(cells: list[dict[str, Any]]) -> float:
-    return statistics.fmean([mean_dice(cell["scores"])["mean"] for cell in cells] or [float("nan")])
+    return statistics.fmean(mean_dice(cell["scores"])["mean"] for cell in cells)
 
 
 def main() -> int:

@@ -4,6 +4,7 @@ import csv
 import json
 import math
 import statistics
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -48,12 +49,18 @@ def mean_dice(scores: Scores) -> dict[str, float]:
 
     Args:
         scores: As `read_scores` returns them.
+
+    Returns:
+        Means by label; nan for a label that neither map of any case has, and it does not count in "mean".
     """
-    means = {}
-    for label, metrics in scores.items():
-        values = [float(value) for value in metrics["dice"].values()]
-        means[label] = statistics.fmean(value for value in values if not math.isnan(value))
-    return {**means, "mean": statistics.fmean(means.values())}
+    means = {label: _mean(map(float, metrics["dice"].values())) for label, metrics in scores.items()}
+    return {**means, "mean": _mean(means.values())}
+
+
+def _mean(values: Iterable[float]) -> float:
+    """Return the mean of those that are numbers; nan if none is."""
+    numbers = [value for value in values if not math.isnan(value)]
+    return statistics.fmean(numbers) if numbers else math.nan
 
 
 def overview(minutes: float, root: Path = Path()) -> str:

@@ -40,14 +40,15 @@ class InferenceDataset(IterableDataset):
     Args:
         images_dir: Folder with `<case>_0000<ending>`, ...
         card: Description of the model.
-        checkpoint: Its weights, a file or an adapter folder; predictions of other weights in `output_dir` are an error.
+        checkpoint: Its weights, a file or an adapter folder; predictions of other weights in `output_dir` are an error,
+            and so are those of the same weights with other options of the network.
         output_dir: Where predictions go.
         save_probabilities: Whether `<case>.npz` with probabilities is wanted.
         save_logits: Whether `<case>.npz` with logits is wanted.
         overwrite: Whether existing predictions are made again.
 
     Raises:
-        UserError: If the folder holds no image, or `output_dir` holds predictions of other weights.
+        UserError: If the folder holds no image, or `output_dir` holds predictions of other weights or images.
     """
 
     def __init__(
@@ -120,10 +121,12 @@ class InferenceDataset(IterableDataset):
     def _claim_output(self, checkpoint: Path) -> None:
         """Remember whose predictions the folder holds, and of which images."""
         record = self.output_dir / "prediction.json"
-        content = {"checkpoint_sha256": fingerprint(checkpoint)}
-        content["images_dir"] = str(self.images_dir)
+        content: dict[str, Any] = {"checkpoint_sha256": fingerprint(checkpoint), "images_dir": str(self.images_dir)}
+        content["network_options"] = json.loads(json.dumps(self.card.network_options))
         found = json.loads(record.read_text(encoding="utf-8")) if record.is_file() else content
-        for key, what in (("checkpoint_sha256", "weights"), ("images_dir", "images")):
+        found = {"network_options": content["network_options"], **found}  # older records say nothing of them
+        kinds = {"checkpoint_sha256": "weights", "images_dir": "images", "network_options": "options of the network"}
+        for key, what in kinds.items():
             if found.get(key) == content[key]:
                 continue
             if not self.overwrite and self._predictions():

@@ -110,8 +110,9 @@ def _write_untrained(
     network = base.load_into(refined_network(card.num_channels, card.num_outputs, options), pretrained, bundle_root)
     replace(card, network_options=options).write(folder)
     file = folder / PACKAGED_FILE
-    with atomic_path(file) as temporary:
-        torch.save(network.state_dict(), temporary)
+    # an open file, because torch puts a path's name into the content, by whose hash predictions are continued
+    with atomic_path(file) as temporary, temporary.open("wb") as stream:
+        torch.save(network.state_dict(), stream)
     return file
 
 

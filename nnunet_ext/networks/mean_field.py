@@ -107,7 +107,8 @@ class MeanFieldCRF(nn.Module):
         self._check(logits, image)
         spacing = _spacing(spacing_mm, logits, self.dims)
         with torch.autocast(logits.device.type, enabled=False):
-            unary = logits if logits.dtype == torch.float64 else logits.float()
+            # whose memory runs along the axes: without gradients each update writes into that of the one before
+            unary = (logits if logits.dtype == torch.float64 else logits.float()).contiguous()
             guide = image.to(unary.dtype) if image is not None and self.appearance is not None else None
             refined = unary
             for _ in range(self.iterations):

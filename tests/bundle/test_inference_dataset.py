@@ -1,6 +1,8 @@
 """Finished cases are skipped, bad ones are named, and the rest is done."""
 
+import json
 import logging
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -99,6 +101,27 @@ def test_predictions_of_other_weights_are_refused(open_images, tmp_path, checkpo
     torch.save({"weight": torch.zeros(1)}, other)
     with pytest.raises(UserError, match=r"holds predictions of other weights .*model_best\.pt.*--overwrite True"):
         open_images(checkpoint=other)
+
+
+def test_predictions_of_other_options_of_the_network_are_refused(open_images, tmp_path, make_card):
+    """Such as the iterations of a CRF, which no weight tells of."""
+    cards = {count: replace(make_card(), network_options={"iterations": count}) for count in (1, 5)}
+    open_images(card=cards[5])
+    finish(tmp_path / "out", "a")
+    assert cases_of(open_images(card=cards[5])) == ["b", "c"]
+    with pytest.raises(UserError, match="holds predictions of other options of the network"):
+        open_images(card=cards[1])
+    assert cases_of(open_images(card=cards[1], overwrite=True)) == ["a", "b", "c"]
+
+
+def test_record_of_an_older_version_is_continued(open_images, tmp_path):
+    open_images()
+    finish(tmp_path / "out", "a")
+    record = tmp_path / "out" / "prediction.json"
+    content = json.loads(record.read_text())
+    del content["network_options"]
+    record.write_text(json.dumps(content))
+    assert cases_of(open_images()) == ["b", "c"]
 
 
 def test_predictions_of_other_images_are_refused(open_images, images_dir, tmp_path, make_card, checkpoint):

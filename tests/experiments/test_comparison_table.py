@@ -1,6 +1,7 @@
 """The comparison's cells and the README's table of them."""
 
 import json
+import math
 
 import pytest
 from compared_methods import DATASETS, METHODS
@@ -31,3 +32,9 @@ def test_what_was_not_run_is_shown_as_such(tmp_path):
 def test_a_missing_label_value_does_not_count_in_the_mean():
     scores = {"a": {"dice": {"1": 0.5, "2": "nan"}}, "b": {"dice": {"1": 1.0, "2": 0.0}}}
     assert mean_dice(scores) == pytest.approx({"a": 0.5, "b": 0.5, "mean": 0.5})
+
+
+def test_a_label_that_no_case_has_does_not_count_in_the_mean():
+    means = mean_dice({"a": {"dice": {"1": 0.5}}, "b": {"dice": {"1": "nan", "2": "nan"}}})
+    assert math.isnan(means["b"])
+    assert (means["a"], means["mean"]) == (0.5, 0.5)

@@ -2,7 +2,8 @@
 
 import json
 
-from compare_pretraining import RESULTS, SEEDS, SIZES, STARTS, read_curve, table
+import pytest
+from compare_pretraining import RESULTS, SEEDS, SIZES, STARTS, Experiment, read_curve, table
 from torch.utils.tensorboard import SummaryWriter
 
 NAME = "Dataset004_Hippocampus"
@@ -33,3 +34,24 @@ def test_of_an_epoch_that_ran_twice_the_last_value_counts(tmp_path):
             for epoch, value in values.items():
                 writer.add_scalar("dice", value, epoch)
     assert read_curve(tmp_path, "dice", steps_per_epoch=20) == [(20, 0.1), (40, 0.25), (60, 0.3)]
+
+
+def test_fewer_seeds_than_all_are_compared_with_nothing(tmp_path):
+    test_gain_is_that_over_scratch_with_the_same_cases(tmp_path)
+    (tmp_path / RESULTS / f"{NAME}-scratch-5cases-1.json").unlink()
+    row = next(row for row in table(NAME, tmp_path).splitlines() if row.startswith("| 5 | genesis |"))
+    assert row == "| 5 | genesis | 0.750 | 0.750 | 0.750 | 0.750 | – | 0.750 | 0.750 |"
+
+
+def test_run_of_another_length_or_network_is_not_taken_for_this_one(tmp_path):
+    experiment = Experiment.__new__(Experiment)
+    experiment.network = ["--base_channels", "8"]
+    file = tmp_path / "cell.json"
+    assert not experiment._is_there(file, 200)
+    file.write_text(json.dumps({"steps": 200, "network": "--base_channels 8"}))
+    assert experiment._is_there(file, 200)
+    with pytest.raises(SystemExit, match=r"holds a run of .*200.*, asked: .*400"):
+        experiment._is_there(file, 400)
+    experiment.network = ["--base_channels", "4"]
+    with pytest.raises(SystemExit, match="move it away"):
+        experiment._is_there(file, 200)

@@ -109,6 +109,17 @@ def test_channels_in_turn_and_without_gradient_give_the_same_logits(spacing, mon
     assert torch.equal(logits, before)
 
 
+@in_each_dimension
+@pytest.mark.parametrize("terms", [(1.5, 0.0), (0.0, 2.0), (1.5, 2.0)], ids=["smooth", "appearance", "both"])
+def test_order_of_the_axes_in_memory_changes_nothing(dims, terms):
+    """Such as arrays in Fortran's order: predictions without gradient reuse memory."""
+    crf = field(dims, smoothness_weight=terms[0], appearance_weight=terms[1], appearance_window=3)
+    logits, image = torch.randn(2, 3, *SIZES[dims]), torch.randn(2, 1, *SIZES[dims])
+    turned = logits.transpose(-1, -2).contiguous().transpose(-1, -2)
+    with torch.no_grad():
+        assert torch.equal(crf(turned, image), crf(logits, image))
+
+
 def test_direct_neighbours_weigh_more_than_diagonal_ones():
     logits = torch.zeros(1, 2, 5, 5)
     logits[0, 1, 2, 2] = 20  # the centre is sure of class 1, all others undecided

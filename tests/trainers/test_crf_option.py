@@ -104,11 +104,6 @@ def test_volumes_of_models_genesis_name_their_last_layer(folders, tmp_path, crf)
     assert all(torch.equal(network.base.state_dict()[name], value) for name, value in donor.state_dict().items())
 
 
-def test_frozen_network_without_weights_is_an_error(folders):
-    with pytest.raises(OptionError, match=r"keeps part of its weights as they are; .*init=nnunet:FILE"):
-        start(folders, "network=planned", "crf=crf")
-
-
 def test_weights_of_another_network_are_refused(folders, tmp_path):
     torch.save({"a": torch.zeros(1)}, tmp_path / "model_best.pt")
     with pytest.raises(OptionError, match=r"model_best\.pt must hold the weights of this very network, enet"):
