@@ -15,7 +15,7 @@ from .next_steps import finetuning_command, prediction_command, scoring_command
 from .panels import PredictionPanels
 from .postprocessing import DecodePredictiond
 from .prediction_writer import PredictionWriter, write_prediction
-from .pretrained import initialize
+from .pretrained import initialize, start_of
 from .pretraining import RestorationPanels, choose_task, lower, prepare_pretraining, pretrained_file, pretraining_dir
 from .progress import Progress, RunSummary, TimeEstimate, ValidationReport
 from .schedules import ObserveScore, make_optimizer, make_schedule, warmup_schedule
@@ -72,6 +72,7 @@ __all__ = [
     "pretraining_dir",
     "read_model_card",
     "scoring_command",
+    "start_of",
     "warmup_schedule",
     "write_prediction",
 ]

@@ -114,13 +114,19 @@ def find_base(
     if checkpoint is None and (Path(dataset_dir) / "phantom.json").is_file():
         checkpoint = train_demo_base(dataset_dir, fold, image_size, **demo)
     if checkpoint is None:
+        state = "holds none" if place.exists() else "does not exist"
         raise UserError(
-            f"base_checkpoint: need a model trained on {dataset.name}, fold {fold}, but {place} holds none; train one: "
+            f"base_checkpoint: need a model trained on {dataset.name}, fold {fold}, but {place} {state}; train one: "
             f"{command}; or name one: --base_checkpoint FILE_OR_FOLDER"
         )
     base = read_base(checkpoint, image_size)
     _check_data_set(base.card, dataset, checkpoint, command)
-    trained = _fold_of(checkpoint)
+    if base.card.dataset_name != dataset.name:
+        logger.warning(
+            f"WARNING: {checkpoint} was trained on {base.card.dataset_name}, not on {dataset.name}: it may have seen "
+            "the cases that validate here"
+        )
+    trained = setting_of(checkpoint, "fold")
     if trained not in (None, str(fold)):
         logger.warning(
             f"WARNING: {checkpoint} was trained on fold {trained}: it may have seen the cases that validate here, in "
@@ -167,19 +173,24 @@ def _newest(place: Path, dataset_name: str, fold: int | str) -> Path | None:
         except UserError as error:
             logger.warning(f"{model} is left out: {error}")
             continue
-        same = card.dataset_name == dataset_name and _fold_of(model) in (None, str(fold))
+        same = card.dataset_name == dataset_name and setting_of(model, "fold") in (None, str(fold))
         if same and "base" not in card.network_options:
             return model
     return None
 
 
-def _fold_of(checkpoint: Path) -> str | None:
-    """Return the fold that a run was trained on, None if nothing beside it says so."""
+def setting_of(checkpoint: Path, name: str) -> str | None:
+    """Return a setting of the run that a best model belongs to, None if nothing beside it says so.
+
+    Args:
+        checkpoint: The best model.
+        name: One of the settings that don't change between the parts of a run.
+    """
     file = checkpoint.parent / LAST_FILE
     if not file.is_file():
         return None
     try:
-        return torch.load(file, map_location="cpu", weights_only=True, mmap=True)["settings"].get("fold")
+        return torch.load(file, map_location="cpu", weights_only=True, mmap=True)["settings"].get(name)
     except Exception:  # torch raises many kinds for a damaged file, which is not the one that is asked for
         return None
 

@@ -64,7 +64,7 @@ def find_checkpoint(ckpt_dir: str | Path, bundle_root: str | Path = ".", dataset
     if found := best_model(folder):
         return str(found)
     if runs := models_below(folder):
-        return str(_choose_run(runs, dataset_dir))
+        return str(choose_run(runs, dataset_dir))
     if packaged := _first_model(models, PACKAGED_FILE):
         return str(packaged)
     raise UserError(
@@ -208,8 +208,16 @@ def models_below(folder: Path) -> list[Path]:
     return sorted(models, key=lambda path: (path / _ADAPTER_WEIGHTS if is_adapter(path) else path).stat().st_mtime)
 
 
-def _choose_run(models: list[Path], dataset_dir: str | Path | None) -> Path:
-    """Return the newest model of a data set; where there is none, the newest of all, with a warning."""
+def choose_run(models: list[Path], dataset_dir: str | Path | None) -> Path:
+    """Return the newest model of a data set; where there is none, the newest of all, with a warning.
+
+    Args:
+        models: Best models of runs, the newest last.
+        dataset_dir: The data set, by its name; none: the newest of all.
+
+    Raises:
+        UserError: If no model has its description.
+    """
     if dataset_dir is None:
         return models[-1]
     wanted = Path(dataset_dir).resolve().name

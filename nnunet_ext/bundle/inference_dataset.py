@@ -2,6 +2,7 @@
 
 import json
 import logging
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -28,7 +29,8 @@ def default_predictions_dir(root: str | Path, images_dir: str | Path) -> str:
         root: Folder of all predictions of a bundle.
         images_dir: Folder of images, in the folder of their data set.
     """
-    return str(Path(root) / Path(images_dir).absolute().parent.name)
+    folder = os.path.abspath(images_dir)  # noqa: PTH100  .. is to go, links are to stay
+    return str(Path(root) / Path(folder).parent.name)
 
 
 class InferenceDataset(IterableDataset):

@@ -21,20 +21,37 @@ def prediction_command(config_file: str, ckpt_dir: str | os.PathLike, dataset_di
 
 
 def finetuning_command(
-    config_file: str, ckpt_dir: str | os.PathLike, dataset_dir: str | os.PathLike, fold: int | str
+    config_file: str,
+    ckpt_dir: str | os.PathLike,
+    dataset_dir: str | os.PathLike,
+    fold: int | str,
+    architecture: str = "genesis",
+    base_channels: int = 32,
+    configuration: str = "3d_fullres",
 ) -> str:
-    """Return the command that trains from a pre-trained model.
+    """Return the command that trains from a pre-trained model: that of the bundle, or nnU-Net's for its own network.
 
     Args:
         config_file: The bundle's `train.json`.
         ckpt_dir: Folder of the pre-training.
         dataset_dir: Its data set.
         fold: Its fold.
+        architecture: What was pre-trained; of a network that neither trains, only where it lies.
+        base_channels: Channels of the bundle's network.
+        configuration: nnU-Net's configuration of the planned network.
     """
     weights, dataset = (shlex.quote(str(path)) for path in (Path(ckpt_dir) / BEST_FILE, dataset_dir))
+    if architecture == "planned":
+        name = Path(dataset_dir).name
+        return (
+            f"python -m nnunet_ext configure -d {name} -c {configuration} --name {configuration}_pretrained "
+            f"--set network=planned init=genesis:{weights}"
+        )
+    if architecture != "genesis":
+        return f"{architecture} starts from {weights}"
     return (
         f"python -m monai.bundle run --config_file {config_file} --pretrained {weights} --dataset_dir {dataset} "
-        f"--fold {fold}"
+        f"--fold {fold} --base_channels {base_channels}"
     )
 
 

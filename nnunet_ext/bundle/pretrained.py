@@ -7,6 +7,7 @@ from typing import Any
 from torch import nn
 
 from ..errors import UserError
+from .checkpoints import fingerprint
 
 logger = logging.getLogger(__name__)
 
@@ -48,6 +49,20 @@ def initialize(
         raise UserError(f"pretrained: {error}") from error
     logger.info(f"{file}: {report}")
     return network
+
+
+def start_of(pretrained: str | None, bundle_root: str | Path) -> str:
+    """Return what tells one start of a training from another: the SHA-256 of the weight file, or `random`.
+
+    Args:
+        pretrained: See `initialize`, as for the following one.
+        bundle_root: The bundle.
+    """
+    if pretrained is None or pretrained.lower() in ("", "none"):
+        return "random"
+    places = (Path(pretrained), Path(bundle_root) / pretrained)
+    file = next((place for place in places if place.is_file()), None)
+    return "random" if file is None else fingerprint(file)
 
 
 def _advice(network: nn.Module, file: Path, bundle_root: str | Path) -> str:

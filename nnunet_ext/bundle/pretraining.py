@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 from ignite.engine import Events
-from matplotlib import image as png
+from matplotlib.figure import Figure
 from monai.engines.workflow import Workflow
 from torch.utils.tensorboard import SummaryWriter
 
@@ -167,10 +167,23 @@ class RestorationPanels:
             restoration_panel(*(item[key][0] for key in ("label", "image", "pred")))
             for item in engine.state.output[: self.num_patches]
         ]
-        picture = torch.cat(rows, dim=1)
         epoch = engine.state.epoch
         with SummaryWriter(str(self.output_dir / "tensorboard")) as writer:
-            writer.add_image("restoration/original corrupted restored", picture, epoch)
+            writer.add_image("restoration/original corrupted restored", torch.cat(rows, dim=1), epoch)
         file = self.output_dir / "panels" / f"epoch_{epoch:04d}.png"
         file.parent.mkdir(parents=True, exist_ok=True)
-        png.imsave(file, picture[0].numpy(), cmap="gray", vmin=0, vmax=1)
+        figure = _figure(rows)
+        figure.savefig(file, dpi=100)
+
+
+def _figure(rows: list[torch.Tensor]) -> Figure:
+    """Draw panels below each other, large enough to be looked at, with the columns' names."""
+    height, width = rows[0].shape[1:]
+    figure = Figure(figsize=(7.5, 0.3 + 7.5 * len(rows) * height / width), layout="constrained")
+    for axis, row in zip(figure.subplots(len(rows), squeeze=False)[:, 0], rows, strict=True):
+        axis.imshow(row[0].numpy(), cmap="gray", vmin=0, vmax=1)
+        axis.set_xticks([(i + 0.5) * width / 3 for i in range(3)], ["original", "damaged", "restored"])
+        axis.xaxis.tick_top()
+        axis.tick_params(length=0, labeltop=axis.get_subplotspec().is_first_row(), labelbottom=False)
+        axis.set_yticks([])
+    return figure

@@ -145,15 +145,22 @@ class RunSummary:
         evaluator: The validation engine.
         next_steps: Commands to propose.
         metric: What the evaluator's key metric is called.
+        baseline: Another metric of the evaluator, which the key metric is to be judged by.
     """
 
     def __init__(
-        self, ckpt_dir: str | Path, evaluator: Workflow, next_steps: list[str], metric: str = "mean Dice"
+        self,
+        ckpt_dir: str | Path,
+        evaluator: Workflow,
+        next_steps: list[str],
+        metric: str = "mean Dice",
+        baseline: str | None = None,
     ) -> None:
         self.ckpt_dir = Path(ckpt_dir)
         self.evaluator = evaluator
         self.next_steps = next_steps
         self.metric = metric
+        self.baseline = baseline
 
     def attach(self, engine: Workflow) -> None:
         """Register with a trainer.
@@ -176,8 +183,10 @@ class RunSummary:
             logger.info(f"no epoch was completed and validated; run again to continue in {self.ckpt_dir}")
             return
         steps = "".join(f"\n  {step}" for step in self.next_steps)
+        baseline = best.metrics.get(self.baseline)
+        beside = "" if baseline is None else f" ({self.baseline}: {baseline:.4f})"
         logger.info(
-            f"best {self.metric} {best.best_metric:.4f} at epoch {best.best_metric_epoch}, weights in {model}; "
+            f"best {self.metric} {best.best_metric:.4f}{beside} at epoch {best.best_metric_epoch}, weights in {model}; "
             f"next:{steps}"
         )
 

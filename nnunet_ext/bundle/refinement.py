@@ -1,5 +1,6 @@
 """What a CRF's bundle trains, and how its network is used with nothing trained at all."""
 
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -15,8 +16,10 @@ from torch import nn
 from ..atomic import atomic_path
 from ..errors import OptionError, UserError
 from ..networks.crf import CRF
-from .base_model import BaseModel, find_base, read_base
-from .checkpoints import PACKAGED_FILE, find_checkpoint
+from .base_model import BaseModel, find_base, read_base, setting_of
+from .checkpoints import PACKAGED_FILE, best_model, choose_run, find_checkpoint, models_below
+
+logger = logging.getLogger(__name__)
 
 MODES = {"inference": "crf", "crf": "crf", "last": "last"}
 """What trains, as `nnunet_ext.networks.CRF` calls it, by mode; in the first, nothing is trained."""
@@ -91,7 +94,7 @@ def crf_checkpoint(
     """
     trainable_part(mode)
     if mode != "inference":
-        return find_checkpoint(ckpt_dir, bundle_root, dataset_dir)
+        return _trained(mode, Path(ckpt_dir), bundle_root, dataset_dir)
     if fold is None:
         try:
             base = read_base(find_checkpoint(base_checkpoint, "", dataset_dir))
@@ -100,6 +103,19 @@ def crf_checkpoint(
     else:
         base = find_base(base_checkpoint, dataset_dir, fold, image_size, **demo)
     return str(_write_untrained(base, crf_options, Path(output_dir) / "untrained", pretrained, bundle_root))
+
+
+def _trained(mode: str, ckpt_dir: Path, bundle_root: str | Path, dataset_dir: str | Path) -> str:
+    """Return a trained model: of several runs one of the mode, if there is any, else one that was trained at all."""
+    several = ckpt_dir.is_dir() and best_model(ckpt_dir) is None
+    runs = {model: setting_of(model, "mode") for model in models_below(ckpt_dir)} if several else {}
+    trained = [model for model, found in runs.items() if found is not None]  # mode inference leaves no state
+    if not trained:
+        return find_checkpoint(ckpt_dir, bundle_root, dataset_dir)
+    same = [model for model in trained if runs[model] == mode]
+    if not same:
+        logger.warning(f"WARNING: no run below {ckpt_dir} was trained in mode {mode}; taking one of another mode")
+    return str(choose_run(same or trained, dataset_dir))
 
 
 def _write_untrained(

@@ -1,9 +1,13 @@
 """Everything that training needs to know of a data set, from its folder and a fold number."""
 
+import logging
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from ..data.folds import fold_cases
 from ..data.geometry import Geometry
@@ -11,8 +15,12 @@ from ..data.image_io import read_geometry
 from ..data.label_map import LabelMap
 from ..data.preprocessing import Preprocessing, fit_preprocessing
 from ..data.raw_dataset import RawDataset, open_dataset
+from ..data.unannotated import ENTRY
 from ..data.volume_cache import CachedVolume, cache_volumes
+from ..errors import DatasetError
 from .model_card import ModelCard
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -90,7 +98,24 @@ def prepare_data(
     cases = fold_cases(dataset, fold)
     together = {case.name: case for case in (*cases.train, *cases.val)}
     volumes = dict(zip(together, cache_volumes(dataset, list(together.values()), Path(cache_dir)), strict=True))
+    _check_unannotated(dataset, volumes)
     train = [volumes[case.name] for case in cases.train]
     preprocessing = preprocessing or fit_preprocessing(dataset, train, slice_axis, intensities)
     card = ModelCard.of(dataset, preprocessing, image_size, network_options)
     return TrainingData(dataset, preprocessing, train, [volumes[case.name] for case in cases.val], card)
+
+
+def _check_unannotated(dataset: RawDataset, volumes: Mapping[str, CachedVolume]) -> None:
+    """Refuse a list of unannotated labels that contradicts the data; say how many cases of the fold it is about."""
+    channels = dataset.unannotated.channels
+    if unknown := sorted(channels.keys() - dataset.training_cases().keys()):
+        raise DatasetError(f"{dataset.root / 'dataset.json'}: {ENTRY}: there is no labelled case {unknown[0]!r}")
+    listed = sorted(channels.keys() & volumes.keys())
+    for case in listed:
+        label = np.asarray(volumes[case].label)
+        if contradiction := dataset.unannotated.contradiction(case, label, dataset.label_map.names):
+            raise DatasetError(f"{case}: {contradiction}")
+    if listed:
+        logger.info(
+            f"{len(listed)} of {len(volumes)} cases have labels that nobody annotated; the loss leaves them out"
+        )

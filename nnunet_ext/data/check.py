@@ -113,15 +113,9 @@ def _label_problems(case: Case, label: np.ndarray, difference: str | None, datas
         check_label_values(label, case.label, dataset)
     except DatasetError as error:
         yield Problem(case.label, str(error))
-    absent = dataset.unannotated.channels.get(case.name, ())
-    if not dataset.label_map.has_regions and (found := sorted(set(absent) & set(np.unique(label).tolist()))):
-        names = ", ".join(dataset.label_map.names[value - 1] for value in found)
-        yield Problem(
-            case.label,
-            f"{case.label}: dataset.json calls {names} unannotated here ({ENTRY}), but the label map holds it; "
-            "correct one of the two",
-        )
-    if not label.any():
+    if contradiction := dataset.unannotated.contradiction(case.name, label, dataset.label_map.names):
+        yield Problem(case.label, f"{case.label}: {contradiction}")
+    if not label.any() and case.name not in dataset.unannotated.channels:
         yield Problem(case.label, f"{case.label}: the label is empty (background only)", fatal=False)
 
 

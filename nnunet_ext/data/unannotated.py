@@ -8,10 +8,12 @@ The label map of such a case holds 0 where the organ lies, so its background is 
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from ..errors import DatasetError
 
@@ -75,6 +77,20 @@ class UnannotatedLabels:
     def sets(self) -> list[tuple[int, ...]]:
         """Return the different sets of outputs; the first is empty. A case's code is the position of its set."""
         return [(), *sorted(set(self.channels.values()))]
+
+    def contradiction(self, case: str, label: np.ndarray, names: Sequence[str]) -> str:
+        """Return what is wrong if a label map holds what its case is said not to show; empty if nothing is.
+
+        Args:
+            case: Name of the case.
+            label: Its label map, any shape; that of regions says nothing, because they overlap.
+            names: Names of the labels from 1 on.
+        """
+        absent = () if self.has_regions else self.channels.get(case, ())
+        if not (found := sorted(set(absent) & set(np.unique(label).tolist()))):
+            return ""
+        listed = ", ".join(names[value - 1] for value in found)
+        return f"dataset.json calls {listed} unannotated here ({ENTRY}), but the label map holds it; correct either"
 
     def codes(self) -> dict[str, int]:
         """Return the code of each case that has such labels; that of others is 0."""

@@ -9,7 +9,7 @@ import pytest
 import SimpleITK as sitk  # noqa: N813
 import torch
 
-from nnunet_ext.bundle import InferenceDataset
+from nnunet_ext.bundle import InferenceDataset, default_predictions_dir
 from nnunet_ext.errors import UserError
 
 
@@ -210,3 +210,11 @@ def test_folder_without_images_is_refused(tmp_path, make_card, checkpoint):
         InferenceDataset(tmp_path / "empty", make_card(), checkpoint, tmp_path / "out")
     with pytest.raises(UserError, match="nowhere: no such folder"):
         InferenceDataset(tmp_path / "nowhere", make_card(), checkpoint, tmp_path / "out")
+
+
+def test_folder_of_predictions_is_named_after_the_folder_above_the_images(tmp_path, monkeypatch):
+    (tmp_path / "Dataset001_A" / "imagesTs").mkdir(parents=True)
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    assert default_predictions_dir("p", "../Dataset001_A/imagesTs") == "p/Dataset001_A"
+    assert default_predictions_dir("p", "../x") == f"p/{tmp_path.name}"

@@ -4,6 +4,8 @@ import json
 import shutil
 from pathlib import Path
 
+import nibabel as nib
+import numpy as np
 import pytest
 import torch
 from monai.engines import IterationEvents
@@ -161,6 +163,11 @@ def test_labels_that_nobody_annotated_are_left_out_of_the_loss(bundle, tiny_phan
     name = next(label for label in content["labels"] if label != "background")
     cases = [path.name.removesuffix(".nii.gz") for path in (folder / "labelsTr").glob("*.nii.gz")]
     content["unannotated_labels"] = {case: [name] for case in cases}
+    for path in (folder / "labelsTr").glob("*.nii.gz"):
+        image = nib.load(path)
+        label = np.array(image.dataobj)
+        label[label == content["labels"][name]] = 0
+        nib.save(nib.Nifti1Image(label, image.affine, image.header), path)
     (folder / "dataset.json").write_text(json.dumps(content))
     options = {"dataset_dir": str(folder), "cache_dir": "cache", "output_dir": "run", **bundle.tiny}
     workflow = bundle.workflow("train", **{**options, "iterations_per_epoch": 3, "learning_rate": 1e-9})

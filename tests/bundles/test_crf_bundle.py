@@ -158,7 +158,7 @@ def mine(tiny_phantom, workspace) -> Path:
 
 
 def test_missing_base_of_the_users_own_data_is_an_error_that_says_how_to_get_one(crf, mine):
-    with pytest.raises(UserError, match=r"runs/enet holds none; train one: .*enet/train\.json .*_Mine --fold 0"):
+    with pytest.raises(UserError, match=r"runs/enet does not exist; train one: .*enet/train\.json .*_Mine --fold 0"):
         train(crf, mine, "run", base_checkpoint="runs/enet")
 
 
@@ -228,3 +228,18 @@ def test_run_does_not_continue_on_another_base_or_in_another_mode(crf, tiny_phan
     torch.save({name: value + 1 for name, value in state.items()}, f"{other}/model_best.pt")
     with pytest.raises(UserError, match=r"other settings \(base: \w+ -> \w+\)"):
         train(crf, tiny_phantom, "run", base_checkpoint=str(other))
+
+
+def test_prediction_takes_a_run_of_its_mode_and_never_an_untrained_one(crf, tiny_phantom, workspace, caplog):
+    base = write_enet_run(tiny_phantom)
+    runs = {mode: Path("runs") / f"{mode}_fold_0" for mode in ("last", "crf", "inference")}
+    for mode, folder in runs.items():
+        train(crf, tiny_phantom, str(folder), mode=mode, base_checkpoint=str(base))
+    images = {"dataset_dir": str(tiny_phantom), "ckpt_dir": "runs"}
+    for mode in ("crf", "last"):
+        parser = crf.workflow("inference", **images, mode=mode).parser
+        assert Path(parser.get_parsed_content("checkpoint")) == runs[mode] / "model_best.pt"
+    shutil.rmtree(runs["crf"])
+    parser = crf.workflow("inference", **images).parser
+    assert Path(parser.get_parsed_content("checkpoint")) == runs["last"] / "model_best.pt"
+    assert "no run below runs was trained in mode crf" in caplog.text

@@ -12,7 +12,7 @@ from matplotlib import image as png
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from test_bundle_resume import assert_equal_states, state
 
-from nnunet_ext.bundle import lower, pretrained_file
+from nnunet_ext.bundle import finetuning_command, lower, pretrained_file
 from nnunet_ext.bundle.restoration_networks import restoration_network
 from nnunet_ext.errors import OptionError, UserError
 from nnunet_ext.networks._weights import read_weights
@@ -74,12 +74,15 @@ def test_pre_training_lowers_the_error_of_restoration_and_draws_panels(genesis, 
     assert errors[1] < errors[0]
     assert {path.name for path in Path("pre/panels").iterdir()} == {"epoch_0001.png", "epoch_0002.png"}
     panel = png.imread("pre/panels/epoch_0002.png")
-    assert panel.shape[:2] == (2 * 24, 3 * 24)  # two patches of the first batch; original, corrupted, restored
+    assert panel.shape[1] >= 700
+    before = scalars("pre", "val_error_before")
+    assert before[0] == before[1] > 0
     events = EventAccumulator("pre/tensorboard", size_guidance={"images": 0})
     events.Reload()
     (tag,) = events.Tags()["images"]
     assert [(image.step, image.height, image.width) for image in events.Images(tag)] == [(1, 48, 72), (2, 48, 72)]
-    original, corrupted, restored = np.split(panel[..., 0], 3, axis=1)
+    middle = panel[: panel.shape[0] // 2, : panel.shape[1] // 3 * 3, 0]
+    original, corrupted, restored = np.split(middle, 3, axis=1)
     assert not np.array_equal(original, corrupted)
     assert not np.array_equal(corrupted, restored)
 
@@ -169,3 +172,30 @@ def test_corrupted_patches_stay_in_the_range_and_differ_from_their_targets(genes
             assert item[key].min() >= 0
             assert item[key].max() <= 1
     assert np.mean([not torch.equal(item["image"], item["label"]) for item in items]) > 0.9
+
+
+def test_run_does_not_continue_from_another_start(genesis, workspace, tiny_phantom):
+    pretrain(genesis, tiny_phantom)
+    options = {**genesis.tiny, "dataset_dir": str(tiny_phantom), "base_channels": 4, "cache_dir": "cache"}
+    options |= {"output_dir": "run", "max_epochs": 1, "iterations_per_epoch": 1}
+
+    def train(**changes):
+        with genesis.readable_errors():
+            genesis.workflow("train", **{**options, **changes}).run()
+
+    train(pretrained="none")
+    for changes in ({"pretrained": "pre/model_best.pt"}, {"pretrained": "none", "transfer": "encoder"}):
+        with pytest.raises(UserError, match=f"other settings.*{list(changes)[-1]}: "):
+            train(**changes)
+
+
+@pytest.mark.parametrize(
+    ("architecture", "expected"),
+    [
+        ("genesis", "--pretrained pre/model_best.pt --dataset_dir D --fold 0 --base_channels 8"),
+        ("planned", "configure -d D -c 3d_lowres --name 3d_lowres_pretrained --set network=planned init=genesis:pre/"),
+        ("segresnet", "segresnet starts from pre/model_best.pt"),
+    ],
+)
+def test_command_that_follows_trains_what_was_pre_trained(architecture, expected):
+    assert expected in finetuning_command("train.json", "pre", "D", 0, architecture, 8, "3d_lowres")
