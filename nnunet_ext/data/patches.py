@@ -5,8 +5,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from monai.data import MetaTensor
-from monai.transforms import Randomizable
 
 from ..errors import OptionError
 from .preprocessing import Preprocessing
@@ -78,27 +76,18 @@ class PatchDataset(SliceDataset):
         flags = [np.isin(np.arange(v.shape[axis]), v.foreground_slices(axis)) for v in self.volumes]
         return np.concatenate(flags).repeat(self.patches_per_slice)
 
-    def _without_code(self, item: int) -> dict[str, Any]:
+    def _plain(self, item: int) -> dict[str, Any]:
         """Return one patch: "image" (C, D, H, W), "label" (1, D, H, W), "case" and "slice"."""
         number, position = (int(i) for i in self.index[item])
         volume = self.volumes[number]
         label = self.preprocessing.slices_first(volume.label)
         place = self._place(np.random.default_rng(self._item_seed(item)), position, label)
         image = np.asarray(self.preprocessing.slices_first(volume.image)[(slice(None), *place)])
-        data: dict[str, Any] = {
+        return {
             "image": self._filled(self.preprocessing.normalize(image, volume.statistics).numpy()),
             "label": self._filled(np.array(label[place])[None]),
             "case": volume.case,
             "slice": position,
-        }
-        if self.transform is None or self.epoch < self.augment_from_epoch:
-            return data
-        if isinstance(self.transform, Randomizable):
-            self.transform.set_random_state(seed=self._item_seed(item))
-        # plain tensors, also in worker processes that don't inherit `set_track_meta(False)`
-        return {
-            key: value.as_tensor() if isinstance(value, MetaTensor) else value
-            for key, value in self.transform(data).items()
         }
 
     def _place(self, random: np.random.Generator, position: int, label: np.ndarray) -> tuple[slice, ...]:

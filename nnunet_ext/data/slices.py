@@ -97,26 +97,29 @@ class SliceDataset(Dataset):
         Returns:
             "image" float32 (C, H, W), "label" uint8 or int32 (1, H, W), or (2, H, W) with codes, "case" and "slice".
         """
-        data = self._without_code(item)
+        data = self._transformed(self._plain(item), item)
         if self.codes:
             label = data["label"]
             code = torch.full_like(label, self.codes.get(data["case"], 0))
             data["label"] = torch.cat([label, code])
         return data
 
-    def _without_code(self, item: int) -> dict[str, Any]:
+    def _plain(self, item: int) -> dict[str, Any]:
+        """Return an item before any transform, without codes."""
         number, position = (int(i) for i in self.index[item])
         volume = self.volumes[number]
         image = self.preprocessing.slices_first(volume.image)[:, position]
         label = self.preprocessing.slices_first(volume.label)[position]
         normalized = self.preprocessing.normalize(np.asarray(image), volume.statistics)
         target = torch.from_numpy(np.array(label))
-        data: dict[str, Any] = {
+        return {
             "image": resize_slices(normalized[None], self.image_size)[0],
             "label": resize_labels(target[None, None], self.image_size)[0],
             "case": volume.case,
             "slice": position,
         }
+
+    def _transformed(self, data: dict[str, Any], item: int) -> dict[str, Any]:
         if self.transform is None or self.epoch < self.augment_from_epoch:
             return data
         if isinstance(self.transform, Randomizable):

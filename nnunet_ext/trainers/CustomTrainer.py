@@ -26,6 +26,7 @@ from ..options import OWN_SAMPLER
 from ..plans import SECTION, refuse_other_options, with_section
 from ..recipe import from_section
 from ..training.accumulation import Accumulation, to_device
+from ..training.adapter_files import recall_base, save_adapter
 from ..training.bare_network import bare_network
 from ..training.early_stop import early_stops, moving_average
 from ..training.gradients import tame_gradients
@@ -245,10 +246,10 @@ class CustomTrainer(nnUNetTrainer):
         self._refuse_other_options(of_other_folds=not self.continued)
         if not self.was_initialized:
             self.initialize()
-        if self.continued:
-            self._recall_base()
-        else:
+        if not self.continued:
             self._load_pretrained()
+        elif self.options.pretrained is not None:
+            recall_base(bare_network(self.network), self.output_folder)
         super().on_train_start()
 
     def run_training(self) -> None:
@@ -294,12 +295,6 @@ class CustomTrainer(nnUNetTrainer):
         """Load the weights to start from; never when a training goes on, nor for prediction."""
         load_starting_weights(bare_network(self.network), self.options, self.print_to_log_file)
 
-    def _recall_base(self) -> None:
-        """Let the network know where the frozen weights of a continued training came from, for its adapters."""
-        recall = getattr(bare_network(self.network), "recall_base", None)
-        if recall is not None and self.options.pretrained is not None:
-            recall(Path(self.output_folder) / "adapter_best")
-
     def load_checkpoint(self, filename_or_checkpoint: dict | str) -> None:
         """Load a checkpoint, after a check that it was trained with these options."""
         self._refuse_other_options(of_other_folds=False)
@@ -312,10 +307,7 @@ class CustomTrainer(nnUNetTrainer):
             return
         with atomic_path(filename) as temporary:
             super().save_checkpoint(str(temporary))
-        path = Path(filename)
-        network = bare_network(self.network)
-        if path.stem in ("checkpoint_best", "checkpoint_final") and getattr(network, "has_adapter", False):
-            network.save_adapter(path.with_name(path.stem.replace("checkpoint", "adapter")))
+        save_adapter(bare_network(self.network), filename)
 
     def _refuse_other_options(self, of_other_folds: bool) -> None:
         """Refuse options that differ from those beside the weights: prediction would use them for all folds."""
