@@ -85,14 +85,14 @@ def _add_configure_arguments(parser: argparse.ArgumentParser) -> None:
 def _run_configure(parsed: argparse.Namespace) -> int:
     import json
 
-    from .configure import configure
+    from .configure import configure, locate_weights
     from .options import parse_settings
 
     result = configure(
         parsed.dataset,
         parsed.configuration,
         parsed.name,
-        parse_settings(parsed.settings),
+        locate_weights(parse_settings(parsed.settings)),
         plans_identifier=parsed.plans,
         dry_run=parsed.dry_run,
     )

@@ -9,6 +9,7 @@ from typing import Any
 
 from .atomic import write_json
 from .errors import OptionError
+from .initial_weights import parse_init
 from .network_choice import PLANNED, check_network
 from .options import Options
 from .plans import SECTION, find_dataset_dir, read_plans, resolve_configuration, trained_models
@@ -80,6 +81,28 @@ def configure(
             write_json(plans_path, plans)
     preprocessed = (dataset_dir / parent["data_identifier"]).is_dir()
     return Configured(dataset_dir.name, plans_path, name, entry, changed, preprocessed)
+
+
+def locate_weights(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Return settings whose files of weights are absolute paths, because training may start in another folder.
+
+    Args:
+        settings: Options by name, see `nnunet_ext.options.parse_settings`.
+
+    Raises:
+        OptionError: If such a file does not exist, or `init` names none.
+    """
+    located = dict(settings)
+    for name in ("init", "pretrained"):
+        value = settings.get(name)
+        if not isinstance(value, str):
+            continue
+        method = f"{value.partition(':')[0]}:" if name == "init" else ""
+        file = Path(parse_init(value)[1] if name == "init" else value).expanduser().absolute()
+        if not file.is_file():
+            raise OptionError(f"option {name}: {file} does not exist; name a file of weights")
+        located[name] = f"{method}{file}"
+    return located
 
 
 def _check_name(name: str) -> None:

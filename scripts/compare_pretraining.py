@@ -30,6 +30,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from nnunet_ext.atomic import write_json
 from nnunet_ext.data.folds import fold_cases
 from nnunet_ext.data.raw_dataset import RawDataset, open_dataset
+from nnunet_ext.errors import DatasetError
 
 RESULTS = Path("bundles/models_genesis/docs/results")
 STARTS = {
@@ -260,7 +261,10 @@ def main() -> int:
     parser.add_argument("--figure", type=Path, help="only draw the learning curves to this PNG")
     parser.add_argument("--network", nargs=argparse.REMAINDER, help="options of the bundle that all runs share")
     args = parser.parse_args()
-    dataset = open_dataset(args.dataset_dir)
+    try:
+        dataset = open_dataset(args.dataset_dir)
+    except DatasetError as error:
+        parser.error(f"--dataset-dir: {error}")
     if args.figure:
         draw_curves(dataset.name, args.figure)
         return 0

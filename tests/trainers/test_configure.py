@@ -68,6 +68,16 @@ def test_configure_writes_a_complete_section_and_inherits(handmade, capsys):
     assert "nnUNetv2_train 4 2d_enet 0 -tr CustomTrainer" in out
 
 
+@pytest.mark.parametrize("form", ["pretrained={}", "init=genesis:{}"])
+def test_files_of_weights_are_kept_as_absolute_paths(handmade, capsys, monkeypatch, form):
+    (handmade.root / "weights.pt").touch()
+    monkeypatch.chdir(handmade.root)
+    code, _, _ = run(capsys, "configure", "-d", "4", "-c", "2d", "--name", "x", "--set", form.format("weights.pt"))
+    assert code == 0
+    name, value = form.format(handmade.root / "weights.pt").split("=")
+    assert json.loads(handmade.path.read_text())["configurations"]["x"]["nnunet_ext"][name] == value
+
+
 def test_configure_again_says_that_nothing_changes(handmade, capsys):
     command = ["configure", "-d", "Dataset004_Hand", "-c", "2d", "--name", "2d_enet", "--set", "epochs=50"]
     run(capsys, *command)
@@ -128,6 +138,11 @@ def test_a_failed_write_leaves_the_plans_as_they_were(handmade, monkeypatch):
             r"multiples of \[8, 8\] for network=planned, got \[60, 44\]; the nearest is patch_size=64,48",
         ),
         ("-d 4 -c 3d_fullres --name x", "3D configuration has no default network"),
+        (
+            "-d 4 -c 2d --name x --set init=nnunet:no.pth",
+            r"option init: /.*/no\.pth does not exist; name a file of weights",
+        ),
+        ("-d 4 -c 2d --name x --set pretrained=no.pth", r"option pretrained: /.*/no\.pth does not exist"),
     ],
 )
 def test_configure_refuses_with_the_next_step(handmade, capsys, arguments, message):
