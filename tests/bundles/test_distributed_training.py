@@ -20,7 +20,7 @@ drawn, whole, iterate = [], [], AdaptiveSampler.__iter__
 
 def record(sampler):
     items = list(iterate(sampler))
-    drawn.append(items)
+    drawn.append([int(item) for item in items])
     whole.append(sampler.draw(sampler._random()).tolist())
     return iter(items)
 
