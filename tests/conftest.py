@@ -1,5 +1,6 @@
 """What all tests share: real data where it is present, and a tiny phantom data set."""
 
+import signal
 from pathlib import Path
 
 import pytest
@@ -30,6 +31,14 @@ def tiny_phantom(tmp_path_factory) -> Path:
 
     folder = tmp_path_factory.mktemp("raw") / "Dataset900_ThoraxPhantom"
     return write_phantom(folder, num_training=5, num_test=2, shape=TINY_SHAPE)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def interrupts():
+    """Let Ctrl-C reach tests that a shell runs in the background, where it is ignored otherwise."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
 
 
 @pytest.fixture(autouse=True)
