@@ -183,7 +183,7 @@ class RunSummary:
             logger.info(f"no epoch was completed and validated; run again to continue in {self.ckpt_dir}")
             return
         steps = "".join(f"\n  {step}" for step in self.next_steps)
-        baseline = best.metrics.get(self.baseline)
+        baseline = None if self.baseline is None else best.metrics.get(self.baseline)
         beside = "" if baseline is None else f" ({self.baseline}: {baseline:.4f})"
         logger.info(
             f"best {self.metric} {best.best_metric:.4f}{beside} at epoch {best.best_metric_epoch}, weights in {model}; "

@@ -65,10 +65,13 @@ def test_pre_training_has_every_property(genesis, workspace, tiny_phantom):
 
 
 @pytest.mark.parametrize("task", ["genesis", "masked_cubes"])
-def test_pre_training_lowers_the_error_of_restoration_and_draws_panels(genesis, workspace, tiny_phantom, task):
+def test_pre_training_lowers_the_error_of_restoration_and_draws_panels(genesis, workspace, tiny_phantom, task, caplog):
     # a quarter of the cubes of 4 voxels: most of what is blank has neighbours that are not
     options = {"task": task, "iterations_per_epoch": 30, "mask_side": 4, "mask_share": 0.25, "warmup_iterations": 1}
-    pretrain(genesis, tiny_phantom, **options)
+    with caplog.at_level("INFO"):
+        pretrain(genesis, tiny_phantom, **options)
+    assert "(val_error_before: " in caplog.text
+    assert "--pretrained pre/model_best.pt" in caplog.text and "--base_channels 4" in caplog.text
     errors = scalars("pre", "val_restoration_error")
     assert len(errors) == 2
     assert errors[1] < errors[0]
