@@ -110,9 +110,7 @@ def test_variation_trains_evaluates_and_predicts(bundle, variation, varied, work
 
 
 def test_bundle_trains_with_each_loss_that_it_names(bundle, tiny_phantom, workspace):
-    default = json.loads((bundle.configs / "train.json").read_text()).get("loss_name")
-    if default is None:
-        pytest.skip("the bundle has no loss_name")
+    default = bundle.train["loss_name"]
     options = {"dataset_dir": str(tiny_phantom), "cache_dir": "cache", **bundle.tiny}
     name = next(name for name in LOSSES if name != default)
     bundle.run("train", **options, loss_name=name, output_dir=name)
