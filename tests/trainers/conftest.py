@@ -172,3 +172,14 @@ def folders(planned, tmp_path) -> Iterator[NnunetFolders]:
     copy = planned.copy(tmp_path)
     with copy.active():
         yield copy
+
+
+@pytest.fixture
+def partial_folders(folders):
+    """The cubes, of which nobody annotated `right` in every second case."""
+    for root in (folders.raw, folders.preprocessed):
+        file = next(root.glob("*/dataset.json"))
+        content = json.loads(file.read_text())
+        content["unannotated_labels"] = {f"cube_{number:02d}": ["right"] for number in (0, 2, 4)}
+        file.write_text(json.dumps(content))
+    return folders

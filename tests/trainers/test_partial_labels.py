@@ -155,17 +155,6 @@ def test_what_a_partner_lacks_goes_with_its_labels():
     torch.testing.assert_close(mixup.loss(loss, logits, label), expected)
 
 
-@pytest.fixture
-def partial_folders(folders):
-    """The cubes, of which nobody annotated `right` in every second case."""
-    for root in (folders.raw, folders.preprocessed):
-        file = next(root.glob("*/dataset.json"))
-        content = json.loads(file.read_text())
-        content["unannotated_labels"] = {f"cube_{number:02d}": ["right"] for number in (0, 2, 4)}
-        file.write_text(json.dumps(content))
-    return folders
-
-
 @pytest.mark.parametrize("sampler", ["nnunet", "adaptive"])
 @pytest.mark.parametrize("network", ["enet", "planned"])
 def test_the_trainer_hands_each_case_its_code(partial_folders, network, sampler):
