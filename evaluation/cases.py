@@ -17,7 +17,7 @@ from .case_scores import CaseFailure, CaseScores
 from .case_task import CaseTask
 from .curves import make_curves
 from .curves_file import CURVES_FILE, remove_curves, write_curves
-from .dataset_labels import Label, LabelRequest, choose_labels, read_dataset_json
+from .dataset_labels import DatasetLabels, Label, LabelRequest, choose_labels, read_dataset_json
 from .errors import EvaluationError
 from .jobs import FOLDER as JOBS_FOLDER
 from .jobs import JobOptions, run_jobs
@@ -148,6 +148,7 @@ def evaluate_folder(
     asked_for = [*(label.key for label in chosen if labels is not None), *metrics.by_label_mm]
     summary["warnings"] += [
         *_one_folder(predictions, references),
+        *_unannotated(dataset, scored),
         *_in_no_file(asked_for, scored, metric_options),
         *_on_one_side(scored),
     ]
@@ -283,6 +284,15 @@ def without_reference(case: str, files: CaseFiles, references: Path) -> CaseFail
 
 def _labels_of(cases: Sequence[CaseScores]) -> tuple[Label, ...]:
     return tuple(sorted({label for case in cases for label in case.labels}, key=lambda label: label.values))
+
+
+def _unannotated(dataset: DatasetLabels | None, cases: Sequence[CaseScores]) -> Iterator[str]:
+    """Say which labels are left out of which cases because nobody has annotated them."""
+    for label in dataset.labels if dataset else ():
+        listed = [case.case for case in cases if dataset and label.name in dataset.unannotated.get(case.case, ())]
+        if listed:
+            shown = ", ".join(listed[:5]) + (", ..." if len(listed) > 5 else "")
+            yield f"{label.name}: not scored in cases where nobody has annotated it, {len(listed)} in all: {shown}"
 
 
 def _one_folder(predictions: Path, references: Path) -> Iterator[str]:

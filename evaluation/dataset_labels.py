@@ -1,7 +1,7 @@
 """Labels by value and name, as dataset.json declares them or a command line asks for them."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -46,12 +46,37 @@ class DatasetLabels:
         labels: Background and foreground labels in the file's order, without the ignore label.
         ignore_label: Value of voxels to leave out, if there is one.
         regions_class_order: Value that each region is painted with, in the order of painting; empty without regions.
+        unannotated: Names of the labels that nobody has annotated, by case.
     """
 
     path: Path
     labels: tuple[Label, ...]
     ignore_label: int | None = None
     regions_class_order: tuple[int, ...] = field(default=())
+    unannotated: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+
+    def annotated(self, case: str, labels: Sequence[Label]) -> tuple[Label, ...]:
+        """Return the labels that a case's reference says something of.
+
+        Where a label isn't annotated, the background may be that label, so it isn't known either.
+
+        Args:
+            case: Name of the case.
+            labels: Labels to choose from.
+
+        Returns:
+            Those of them, in the same order.
+        """
+        if not (names := self.unannotated.get(case, ())):
+            return tuple(labels)
+        unknown = {0}.union(*(label.values for label in self.labels if label.name in names))
+
+        def is_known(label: Label) -> bool:
+            if label in self.labels and not label.is_background:
+                return label.name not in names
+            return unknown.isdisjoint(label.values)
+
+        return tuple(label for label in labels if is_known(label))
 
     @property
     def has_regions(self) -> bool:
@@ -101,7 +126,21 @@ def read_dataset_json(path: Path) -> DatasetLabels:
     order = content.get("regions_class_order") or ()
     if not isinstance(order, list | tuple) or any(type(value) is not int for value in order):
         raise EvaluationError(f'{path}: "regions_class_order" must be a list of integers, got {order!r}')
-    return DatasetLabels(Path(path), labels, ignore, tuple(order))
+    unannotated = _unannotated(path, content.get("unannotated_labels", {}), labels)
+    return DatasetLabels(Path(path), labels, ignore, tuple(order), unannotated)
+
+
+def _unannotated(path: Path, listed: object, labels: Sequence[Label]) -> dict[str, tuple[str, ...]]:
+    known = [label.name for label in labels if not label.is_background]
+    if not isinstance(listed, dict) or not all(isinstance(names, list) for names in listed.values()):
+        raise EvaluationError(f'{path}: "unannotated_labels" must be {{"<case>": ["<label>", ...]}}, got {listed!r}')
+    for case, names in listed.items():
+        for name in names:
+            if name not in known:
+                raise EvaluationError(
+                    f'{path}: "unannotated_labels" of {case} must be among {", ".join(known)}, got {name!r}'
+                )
+    return {case: tuple(names) for case, names in listed.items() if names}
 
 
 def _values(path: Path, name: str, declared: object) -> tuple[int, ...]:

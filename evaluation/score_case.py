@@ -1,6 +1,7 @@
 """Score one case: read its files, score the image or each of its slices."""
 
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 
 import numpy as np
 
@@ -54,7 +55,9 @@ def _score_case(task: CaseTask) -> CaseScores:
         return _score_probabilities(task, read_label_image(task.reference.label_file()))
     images = read_case(task)
     reference, prediction = images.reference, images.prediction
-    labels = task.labels if task.labels is not None else _labels_in(reference, prediction, task.include_background)
+    labels = _annotated(task)
+    if labels is None:
+        labels = _labels_in(reference, prediction, task.include_background)
     probabilities = None
     if task.metrics.options.wants_calibration:
         labels, probabilities = _probabilities(task, reference, labels)
@@ -85,7 +88,7 @@ def _score_case(task: CaseTask) -> CaseScores:
 
 
 def _score_probabilities(task: CaseTask, reference: LabelImage) -> CaseScores:
-    labels, probabilities = _probabilities(task, reference, task.labels or ())
+    labels, probabilities = _probabilities(task, reference, _annotated(task) or ())
     assert task.prediction.npz is not None, "there were probabilities"
     return CaseScores(
         case=task.case,
@@ -102,6 +105,11 @@ def _score_probabilities(task: CaseTask, reference: LabelImage) -> CaseScores:
     )
 
 
+def _annotated(task: CaseTask) -> tuple[Label, ...] | None:
+    """Return the labels to score that somebody has annotated in the case."""
+    return task.dataset.annotated(task.case, task.labels) if task.dataset and task.labels is not None else task.labels
+
+
 def _probabilities(
     task: CaseTask, reference: LabelImage, labels: tuple[Label, ...]
 ) -> tuple[tuple[Label, ...], ProbabilityScores]:
@@ -111,7 +119,10 @@ def _probabilities(
     if task.labels is None:
         labels = labels_with_channel(channels, labels)
     ignore_label = task.dataset.ignore_label if task.dataset else None
-    return labels, score_file(file, channels, reference, labels, ignore_label)
+    scores = score_file(file, channels, reference, labels, ignore_label)
+    if task.dataset and task.case in task.dataset.unannotated:
+        scores = replace(scores, multiclass=None)  # nobody knows which label its background is
+    return labels, scores
 
 
 def _calibration(scores: ProbabilityScores | None, label: Label) -> list[float]:

@@ -100,6 +100,7 @@ def compute_nsd_curves(
         log = CaseLog(log_folder / str(number))
         scored, failures = score_cases(tasks, workers, progress, log, f"NSD curve of {method.name}")
         warnings += [f"NSD by tolerance, {method.name}: {failure.message}" for failure in failures]
+        scored = [case.for_labels(tuple(method.labels), tasks[0].metrics) for case in scored]
         values[method.name] = _by_label(scored, method.labels, len(tolerances))
         if _differs(method, scored, tolerances, values[method.name]):
             warnings.append(f"NSD by tolerance: {method.name} is left out, its files aren't those that were scored")
