@@ -21,7 +21,7 @@ from .progress import Progress, RunSummary, TimeEstimate, ValidationReport
 from .schedules import ObserveScore, make_optimizer, make_schedule, warmup_schedule
 from .training_data import TrainingData, prepare_data
 from .training_state import BestModel, SeedEpoch, TrainingState, better
-from .validate_last import ValidateLastEpoch
+from .validate_last import ValidateLastEpoch, validation_score
 
 __all__ = [
     "BestModel",
@@ -73,6 +73,7 @@ __all__ = [
     "read_model_card",
     "scoring_command",
     "start_of",
+    "validation_score",
     "warmup_schedule",
     "write_prediction",
 ]

@@ -28,6 +28,7 @@ def finetuning_command(
     architecture: str = "genesis",
     base_channels: int = 32,
     configuration: str = "3d_fullres",
+    intensities: str = "unit",
 ) -> str:
     """Return the command that trains from a pre-trained model: that of the bundle, or nnU-Net's for its own network.
 
@@ -39,6 +40,7 @@ def finetuning_command(
         architecture: What was pre-trained; of a network that neither trains, only where it lies.
         base_channels: Channels of the bundle's network.
         configuration: nnU-Net's configuration of the planned network.
+        intensities: How its images were normalised, which the bundle's training is told if it isn't the default.
     """
     weights, dataset = (shlex.quote(str(path)) for path in (Path(ckpt_dir) / BEST_FILE, dataset_dir))
     if architecture == "planned":
@@ -52,6 +54,7 @@ def finetuning_command(
     return (
         f"python -m monai.bundle run --config_file {config_file} --pretrained {weights} --dataset_dir {dataset} "
         f"--fold {fold} --base_channels {base_channels}"
+        f"{'' if intensities == 'unit' else f' --intensities {intensities}'}"
     )
 
 

@@ -8,12 +8,18 @@ from torch import nn
 
 from ..errors import UserError
 from .checkpoints import fingerprint
+from .model_card import ModelCard, read_model_card
 
 logger = logging.getLogger(__name__)
 
 
 def initialize(
-    network: nn.Module, pretrained: str | None, bundle_root: str | Path, dataset_dir: str | Path, **options: Any
+    network: nn.Module,
+    pretrained: str | None,
+    bundle_root: str | Path,
+    dataset_dir: str | Path,
+    card: ModelCard | None = None,
+    **options: Any,
 ) -> Any:
     """Load the weights that a network starts from, by the network's own `load_pretrained`.
 
@@ -24,6 +30,7 @@ def initialize(
         pretrained: Weight file, looked for here and in the bundle; `none` for random weights.
         bundle_root: The bundle.
         dataset_dir: Data set of the training.
+        card: Description of the training; a file that was trained on other intensities is then a warning.
         **options: Handed on to `load_pretrained`, such as the parts to take over.
 
     Returns:
@@ -48,7 +55,24 @@ def initialize(
     except ValueError as error:
         raise UserError(f"pretrained: {error}") from error
     logger.info(f"{file}: {report}")
+    if card is not None:
+        _compare(card, file)
     return network
+
+
+def _compare(card: ModelCard, file: Path) -> None:
+    """Warn if weights were trained on images that looked otherwise, as far as a description beside them says."""
+    try:
+        before = read_model_card(file).preprocessing
+    except UserError:
+        return
+    for option in ("intensities", "slice_axis"):
+        own, theirs = getattr(card.preprocessing, option), getattr(before, option)
+        if own != theirs:
+            logger.warning(
+                f"WARNING: {file} was trained with {option}={theirs}, this training has {option}={own}; give "
+                f"--{option} {theirs}, or pre-train with --{option} {own}"
+            )
 
 
 def start_of(pretrained: str | None, bundle_root: str | Path) -> str:

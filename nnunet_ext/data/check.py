@@ -8,6 +8,7 @@ import numpy as np
 from tqdm import tqdm
 
 from ..errors import DatasetError
+from .geometry import Geometry
 from .image_io import read_channels, read_label
 from .raw_dataset import Case, RawDataset, find_cases, open_dataset
 from .unannotated import ENTRY
@@ -34,7 +35,7 @@ class Problem:
 
 
 def check_dataset(dataset_dir: str | Path, progress: bool = False) -> list[Problem]:
-    """Check every labelled case of a raw data set.
+    """Check every labelled case of a raw data set, and the images to predict.
 
     Args:
         dataset_dir: Folder of the data set.
@@ -53,6 +54,7 @@ def check_dataset(dataset_dir: str | Path, progress: bool = False) -> list[Probl
         problems.extend(check_case(case, dataset))
     for name in sorted(dataset.unannotated.channels.keys() - cases.keys()):
         problems.append(Problem(dataset.root / "dataset.json", f"{ENTRY}: there is no labelled case {name!r}"))
+    problems.extend(_test_problems(dataset, progress))
     return problems
 
 
@@ -67,18 +69,36 @@ def check_case(case: Case, dataset: RawDataset) -> list[Problem]:
         Its problems: unreadable files, different grids, label values that are not declared, an empty label.
     """
     assert case.label is not None
-    problems = []
-    try:
-        _, geometry = read_channels(list(case.images))
-    except DatasetError as error:
-        problems.append(Problem(case.images[0], str(error)))
+    geometry, problems = _read_images(case)
     try:
         label, label_geometry = read_label(case.label)
     except DatasetError as error:
         problems.append(Problem(case.label, str(error)))
-    if problems:
+    if problems or geometry is None:
         return problems
     return list(_label_problems(case, label, geometry.difference(label_geometry), dataset))
+
+
+def _read_images(case: Case) -> tuple[Geometry | None, list[Problem]]:
+    try:
+        return read_channels(list(case.images))[1], []
+    except DatasetError as error:
+        return None, [Problem(case.images[0], str(error))]
+
+
+def _test_problems(dataset: RawDataset, progress: bool) -> Iterator[Problem]:
+    folder = dataset.root / "imagesTs"
+    if not folder.is_dir() or not any(folder.iterdir()):
+        return
+    try:
+        cases, incomplete = find_cases(folder, dataset.file_ending, dataset.num_channels)
+    except DatasetError as error:
+        yield Problem(folder, str(error), fatal=False)
+        return
+    for name, message in incomplete.items():
+        yield Problem(folder / name, message)
+    for case in tqdm(cases.values(), desc="check imagesTs", unit="case", disable=not progress):
+        yield from _read_images(case)[1]
 
 
 def check_label_values(label: np.ndarray, path: Path, dataset: RawDataset) -> None:

@@ -30,6 +30,13 @@ class Preprocessing:
     channels: tuple[ChannelScheme, ...]
     slice_axis: int
 
+    @property
+    def intensities(self) -> str:
+        """One of `INTENSITIES`: `unit` if every channel comes to [0, 1], whatever it was called."""
+        in_unit = ("RescaleTo01Normalization", "RGBTo01Normalization")
+        unit = all(channel.name in in_unit or channel.foreground == _HU_WINDOW for channel in self.channels)
+        return "unit" if unit else "nnunet"
+
     def to_json(self) -> dict[str, Any]:
         """Return a JSON object that `from_json` reads."""
         return {"slice_axis": self.slice_axis, "channels": [channel.to_json() for channel in self.channels]}

@@ -101,6 +101,19 @@ def test_training_starts_from_the_pre_training_of_its_fold(genesis, workspace, t
     assert equal == ({"down"} if transfer == "encoder" else {"down", "up"})
 
 
+@pytest.mark.parametrize("intensities", ["unit", "nnunet"])
+def test_other_intensities_than_in_pre_training_are_a_warning(genesis, workspace, tiny_phantom, caplog, intensities):
+    options = {**genesis.tiny, "dataset_dir": str(tiny_phantom), "base_channels": 4, "cache_dir": "cache"}
+    with caplog.at_level("INFO"):
+        pretrain(genesis, tiny_phantom, max_epochs=1, intensities="nnunet")
+    assert "--base_channels 4 --intensities nnunet" in caplog.text
+    caplog.clear()
+    training = genesis.workflow("train", **{**options, "pretrained": "pre/model_best.pt", "intensities": intensities})
+    training.parser.get_parsed_content("initialized")
+    warning = "was trained with intensities=nnunet, this training has intensities=unit; give --intensities nnunet"
+    assert (warning in caplog.text) == (intensities == "unit")
+
+
 def test_validation_images_of_the_fold_are_never_trained_on(genesis, workspace, tiny_phantom):
     workflow = genesis.workflow("pretrain", **TINY, dataset_dir=str(tiny_phantom), output_dir="pre")
     train = genesis.workflow("train", **{**genesis.tiny, "dataset_dir": str(tiny_phantom), "cache_dir": "cache"})

@@ -258,3 +258,18 @@ def test_real_data_sets_have_no_problem(shared_data, raw):
         }
         (raw.root / "dataset.json").write_text(json.dumps({**description, "dataset": listed}))
         assert problems_of(raw.root) == []
+
+
+def test_images_to_predict_are_checked_too(clean):
+    test = clean.root / "imagesTs"
+    test.mkdir()
+    assert problems_of(clean.root) == []
+    (test / "notes.txt").touch()
+    file, message, fatal = the_problem(clean.root)
+    assert (file, fatal) == ("imagesTs", False)
+    assert "no file named <case>_0000.nii.gz" in message
+    good = next(iter((clean.root / "imagesTr").glob("*_0000.nii.gz")))
+    shutil.copy(good, test / "good_0000.nii.gz")
+    (test / "broken_0000.nii.gz").write_bytes(good.read_bytes()[:100])
+    file, _, fatal = the_problem(clean.root)
+    assert (file, fatal) == ("broken_0000.nii.gz", True)
