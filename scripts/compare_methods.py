@@ -29,6 +29,7 @@ from compared_results import by_label, cell_file, overview, read_scores
 
 from nnunet_ext.atomic import write_json
 
+SEED = 0
 # nnU-Net takes every core on a CPU, whatever OMP_NUM_THREADS says
 NNUNET_TRAIN = """
 import multiprocessing, os
@@ -85,6 +86,7 @@ class Cell:
                 "method": self.name,
                 "dataset": self.dataset_dir.name,
                 "fold": 0,
+                "seed": SEED,
                 "cpu_minutes": self.minutes,
                 "iterations": epochs * iterations,
                 "cpu_s_per_iteration": cost,
@@ -117,7 +119,7 @@ class Cell:
         train = f"bundles/{self.method.bundle}/train.json"
         evaluate = f"['{train}','bundles/{self.method.bundle}/evaluate.json']"
         run = [sys.executable, "-m", "monai.bundle", "run", "--config_file"]
-        common = ["--dataset_dir", self.dataset_dir, "--fold", 0, "--output_dir", output]
+        common = ["--dataset_dir", self.dataset_dir, "--fold", 0, "--seed", SEED, "--output_dir", output]
         common += ["--cache_dir", self.work.parent / "cache", *self.options]
         interval = 3 if trial else max(1, epochs // 4)
         length = ["--max_epochs", epochs, "--iterations_per_epoch", iterations, "--val_interval", interval]
@@ -133,6 +135,7 @@ class Cell:
         parent = self.method.configuration
         configuration = f"{parent}_{self.name.replace('-', '_')}_{self.minutes:g}_{'trial' if trial else 'run'}"
         length = [f"epochs={epochs}", f"iterations_per_epoch={iterations}", "val_iterations_per_epoch=1"]
+        length.append(f"seed={SEED}")
         configure = [sys.executable, "-m", "nnunet_ext", "configure", "-d", number, "-c", parent]
         results = Path(os.environ["nnUNet_results"]) / self.dataset_dir.name  # noqa: SIM112
         fold = results / f"{self.method.trainer}__nnUNetPlans__{configuration}" / "fold_0"
