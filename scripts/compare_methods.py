@@ -98,9 +98,11 @@ class Cell:
         )
 
     def fitted(self) -> Path:
-        """Train the bundle alone, and return its best model."""
+        """Train alone, and return the best model of the bundle, or the last one of nnU-Net."""
         epochs, iterations = _length(self.minutes, self._cost())
         self.commands = []
+        if self.method.trainer:
+            return self._train_nnunet(epochs, iterations).parent / "checkpoint_final.pth"
         return self._train_bundle(epochs, iterations, predict=False) / "model_best.pt"
 
     def _cost(self) -> float:

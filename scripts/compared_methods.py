@@ -13,7 +13,7 @@ class Method:
         trainer: nnU-Net trainer; none: the bundle itself is run.
         options: Options of the bundle, or of `configure`; `{base}` stands for the model of `base`.
         configuration: nnU-Net's configuration.
-        base: Bundle method whose model this one refines: it is trained first, for half of the minutes.
+        base: Method of the same runner whose model this one refines: it is trained first, for half of the minutes.
         trial_iterations: Iterations of the trial that measures CPU seconds per iteration.
     """
 
@@ -56,9 +56,9 @@ METHODS = {
     "nnunet-crf": Method(
         "ENet, then CRF and last layer",
         "crf",
-        "nnUNetTrainerCRF",
-        ("network.trainable=last", "pretrained={base}", "batch_size=8"),
-        base="bundle-enet",
+        "CustomTrainer",
+        ("network=enet", "crf=last", "init=nnunet:{base}", "batch_size=8"),
+        base="nnunet-enet",
     ),
     "bundle-samed-small": Method(
         "SAMed small, from scratch", "samed", options=("--variant", "small", *_CANVAS, *_SCRATCH)
