@@ -7,6 +7,7 @@ import sys
 
 import pytest
 import torch
+from base_files import write_enet_run
 
 EPOCHS, ITERATIONS, BATCH_SIZE, NUM_RANKS = 2, 3, 2, 2
 
@@ -25,7 +26,7 @@ def record(sampler):
     return iter(items)
 
 AdaptiveSampler.__iter__ = record
-files = ["bundles/enet/train.json", "bundles/enet/multi_gpu_train.json"]
+files = [f"bundles/{sys.argv[2]}/{part}.json" for part in ("train", "multi_gpu_train")]
 workflow = ConfigWorkflow(config_file=files, logging_file=False, workflow_type="train", **json.loads(sys.argv[1]))
 sys.argv = sys.argv[:1]
 workflow.initialize()
@@ -43,9 +44,9 @@ workflow.finalize()
 """
 
 
-@pytest.fixture(scope="module")
-def ranks(tiny_phantom, repository, tmp_path_factory) -> list[dict]:
-    """What each of two processes saw and ended with."""
+@pytest.fixture(scope="module", params=["enet", "crf"])
+def ranks(request, tiny_phantom, repository, tmp_path_factory) -> list[dict]:
+    """What each of two processes saw and ended with; the CRF trains behind the last layer of a frozen network."""
     place = tmp_path_factory.mktemp("two_processes")
     (place / "bundles").symlink_to(repository / "bundles")
     (place / "program.py").write_text(PROGRAM)
@@ -56,15 +57,18 @@ def ranks(tiny_phantom, repository, tmp_path_factory) -> list[dict]:
         "max_epochs": EPOCHS,
         "iterations_per_epoch": ITERATIONS,
         "batch_size": BATCH_SIZE,
-        "image_size": [32, 32],
         "val_interval": EPOCHS,
         "num_workers": 0,
         "sampler": "adaptive",
         "mixup": "manifold",
     }
+    if request.param == "crf":
+        options |= {"mode": "last", "base_checkpoint": str(write_enet_run(tiny_phantom))}
+    else:
+        options["image_size"] = [32, 32]
     launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(NUM_RANKS)]
     done = subprocess.run(
-        [*launcher, "program.py", json.dumps(options)],
+        [*launcher, "program.py", json.dumps(options), request.param],
         cwd=place,
         env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(repository), "CUDA_VISIBLE_DEVICES": ""},
         capture_output=True,
