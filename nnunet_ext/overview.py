@@ -4,7 +4,13 @@ import ast
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from .network_choice import has_deep_supervision, has_low_resolution, network_choices, option_defaults
+from .network_choice import (
+    has_deep_supervision,
+    has_low_resolution,
+    network_choices,
+    option_defaults,
+    training_defaults,
+)
 from .options import PLANS_KEYS, Rule, option_default, option_fields
 from .training.augmentations import AUGMENTATIONS
 from .training.background import BACKGROUND_SCHEDULES, SAMPLERS
@@ -75,8 +81,17 @@ def _options() -> Iterator[tuple[str, str]]:
         shown = (
             {None: "as planned" if name in PLANS_KEYS else "none"}.get(default, default) if default != {} else "auto"
         )
-        depends = ", else by network and optimiser" if name in TIED_OPTIONS else ""
+        others = _recommended(name)
+        depends = ", else by network and optimiser" if name in TIED_OPTIONS else "".join(f"; {o}" for o in others)
         yield name, f"{rule.help}: {rule.describe()} [{str(shown).lower()}{depends}]"
+
+
+def _recommended(name: str) -> Iterator[str]:
+    """Yield which networks have another default of an option, and which."""
+    for key, info in network_choices().items():
+        defaults = {} if info.error else training_defaults(key)
+        if name in defaults:
+            yield f"{key}: {str(defaults[name]).lower()}"
 
 
 def _table(rows: Iterable[tuple[str, str]]) -> str:

@@ -237,6 +237,8 @@ def test_list_says_which_networks_take_options_that_not_all_take(capsys):
     assert lines["sam2unet"].endswith("(2D, deep_supervision)")
     assert lines["enet"].endswith("(2D)")
     assert "one of full, low [full]" in lines["loss_resolution"]
+    assert "planned: true" in lines["deep_supervision"]  # another default than the [false] before it
+    assert lines["save_every"].endswith("[1; planned: 10]")
 
 
 def test_a_broken_trainer_is_listed_as_broken(tmp_path):
