@@ -90,6 +90,21 @@ class NnunetFolders:
 
         run_training("990", configuration, 0, trainer, device=torch.device("cpu"), **kwargs)
 
+    def interrupt(self, configuration: str, epoch: int) -> None:
+        """Train as `CustomTrainer` does, and press Ctrl-C after some epochs."""
+        from nnunet_ext.trainers.CustomTrainer import CustomTrainer
+
+        finish_epoch = CustomTrainer.on_epoch_end
+
+        def stop(trainer):
+            finish_epoch(trainer)
+            if trainer.current_epoch == epoch:
+                raise KeyboardInterrupt
+
+        with pytest.MonkeyPatch.context() as patch, pytest.raises(KeyboardInterrupt):
+            patch.setattr(CustomTrainer, "on_epoch_end", stop)
+            self.train("CustomTrainer", configuration)
+
     def run_command(self, command: str, workers: int = 1) -> str:
         """Run an installed command in a process of its own; return what it printed."""
         program, *words = command.split()

@@ -8,7 +8,6 @@ import SimpleITK as sitk  # noqa: N813
 import torch
 
 from nnunet_ext.networks.crf import RefinedNetwork
-from nnunet_ext.trainers.CustomTrainer import CustomTrainer
 
 COMBINED = (
     *("epochs=3", "iterations_per_epoch=3", "val_iterations_per_epoch=1", "batch_size=2", "save_every=1"),
@@ -38,22 +37,12 @@ NETWORKS = {
 
 @pytest.mark.slow
 @pytest.mark.parametrize("network", NETWORKS)
-def test_interrupted_continued_and_predicted(partial_folders, tmp_path, monkeypatch, network):
+def test_interrupted_continued_and_predicted(partial_folders, tmp_path, network):
     from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
 
     folders, (configuration, *settings) = partial_folders, NETWORKS[network]
     folders.configure("combined", *COMBINED, *settings, configuration=configuration)
-    finish_epoch = CustomTrainer.on_epoch_end
-
-    def stop_after_two(trainer):
-        finish_epoch(trainer)
-        if trainer.current_epoch == 2:
-            raise KeyboardInterrupt
-
-    monkeypatch.setattr(CustomTrainer, "on_epoch_end", stop_after_two)
-    with pytest.raises(KeyboardInterrupt):
-        folders.train("CustomTrainer", "combined")
-    monkeypatch.setattr(CustomTrainer, "on_epoch_end", finish_epoch)
+    folders.interrupt("combined", epoch=2)
     folders.train("CustomTrainer", "combined", continue_training=True)
 
     model = folders.model("CustomTrainer", "combined")

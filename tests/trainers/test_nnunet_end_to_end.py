@@ -93,23 +93,13 @@ def test_nnunet_finds_the_best_of_several(trained, trainers, configurations):
     assert len(result["all_results"]) == 3  # two models and their ensemble
 
 
-def test_an_interrupted_training_continues(folders, monkeypatch):
+def test_an_interrupted_training_continues(folders):
     folders.configure("2d_long", "epochs=4", "schedule=constant", "warmup_epochs=3", *SHORT, *ENET)
-    finish_epoch = CustomTrainer.on_epoch_end
-
-    def stop_after_two(trainer):
-        finish_epoch(trainer)
-        if trainer.current_epoch == 2:
-            raise KeyboardInterrupt
-
-    monkeypatch.setattr(CustomTrainer, "on_epoch_end", stop_after_two)
-    with pytest.raises(KeyboardInterrupt):
-        folders.train("CustomTrainer", "2d_long")
+    folders.interrupt("2d_long", epoch=2)
     fold = folders.model("CustomTrainer", "2d_long") / "fold_0"
     interrupted = load(fold / "checkpoint_latest.pth")
     assert interrupted["current_epoch"] == 2
 
-    monkeypatch.setattr(CustomTrainer, "on_epoch_end", finish_epoch)
     folders.train("CustomTrainer", "2d_long", continue_training=True)
     finished = load(fold / "checkpoint_final.pth")
     log, earlier = finished["logging"], interrupted["logging"]
