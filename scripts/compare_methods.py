@@ -70,7 +70,8 @@ class Cell:
         if self.method.base:
             minutes /= 2
             base = Cell(self.method.base, self.dataset_dir, minutes, self.work.parents[1], self.threads)
-            self.options = [option.replace("{base}", str(base.fitted())) for option in self.options]
+            model = str(base.fitted())
+            self.options = [option.replace("{base}", model) for option in self.options]
         cost = self._cost()
         epochs, iterations = _length(minutes, cost)
         self.commands = base.commands if self.method.base else []
@@ -102,7 +103,7 @@ class Cell:
         epochs, iterations = _length(self.minutes, self._cost())
         self.commands = []
         if self.method.trainer:
-            return self._train_nnunet(epochs, iterations).parent / "checkpoint_final.pth"
+            return self._train_nnunet(epochs, iterations, predict=False).parent / "checkpoint_final.pth"
         return self._train_bundle(epochs, iterations, predict=False) / "model_best.pt"
 
     def _cost(self) -> float:
@@ -132,7 +133,7 @@ class Cell:
         self._call(*run, evaluate, *common)
         return output / "validation"
 
-    def _train_nnunet(self, epochs: int, iterations: int, trial: bool = False) -> Path:
+    def _train_nnunet(self, epochs: int, iterations: int, trial: bool = False, predict: bool = True) -> Path:
         number = str(int(re.match(r"Dataset(\d+)", self.dataset_dir.name)[1]))  # type: ignore[index]
         parent = self.method.configuration
         configuration = f"{parent}_{self.name.replace('-', '_')}_{self.minutes:g}_{'trial' if trial else 'run'}"
@@ -156,14 +157,16 @@ class Cell:
             "-device",
             "cpu",
         ]
-        started = (fold / "checkpoint_latest.pth").exists() or (fold / "checkpoint_final.pth").exists()
+        finished = (fold / "checkpoint_final.pth").exists()
+        started = finished or (fold / "checkpoint_latest.pth").exists()
         # a trial needs no predictions of the validation cases, which nnU-Net makes after the last epoch
         marks = (r": Epoch 1\b", "Training done") if trial else None
-        self._call(*train, *(["--c"] if started else []), between=marks)
+        needed = predict or not finished
+        self._call(*train, *(["--c"] if started and needed else []), between=marks, needed=needed)
         return fold / "validation"
 
-    def _call(self, *words: object, between: tuple[str, str] | None = None) -> None:
-        """Run a command; with two marks, measure its CPU seconds between them and end it at the second."""
+    def _call(self, *words: object, between: tuple[str, str] | None = None, needed: bool = True) -> None:
+        """Write a command down, and run it if needed; with two marks, measure CPU seconds between them and end it."""
         command = [str(word) for word in words]
         places = {sys.executable: "python", f"{self.dataset_dir.parent}/": "$nnUNet_raw/", f"{Path.cwd()}/": ""}
         if results := os.environ.get("nnUNet_results"):  # noqa: SIM112
@@ -172,6 +175,8 @@ class Cell:
         for place, name in places.items():  # the file says what was run, not where
             shown = shown.replace(place, name)
         self.commands.append(shown)
+        if not needed:
+            return
         print("$ " + shown, flush=True)
         self.work.mkdir(parents=True, exist_ok=True)
         file = self.work / "log.txt"
