@@ -17,14 +17,15 @@ from .case_scores import CaseFailure, CaseScores
 from .case_task import CaseTask
 from .curves import make_curves
 from .curves_file import CURVES_FILE, remove_curves, write_curves
-from .dataset_labels import DatasetLabels, Label, LabelRequest, choose_labels, read_dataset_json
+from .dataset_file import find_dataset, unannotated_notes
+from .dataset_labels import DatasetLabels, Label, LabelRequest, choose_labels
 from .errors import EvaluationError
 from .jobs import FOLDER as JOBS_FOLDER
 from .jobs import JobOptions, run_jobs
 from .metric_choice import ToleranceRequest, choose_metrics
 from .metric_options import DEFAULT_TOLERANCE_MM, MetricOptions
 from .output import prepare_output, write_results
-from .pairs import SOURCES, CaseFiles, find_cases, find_dataset_json
+from .pairs import SOURCES, CaseFiles, find_cases
 from .parallel import run_tasks
 from .probability_scores import CALIBRATION_METRICS
 from .score_case import score_case, warm_up_for
@@ -109,8 +110,7 @@ def evaluate_folder(
     if jobs:
         jobs.check()
     found, known = find_both(predictions, references)
-    json_path = Path(dataset_json) if dataset_json is not None else find_dataset_json(predictions, references)
-    dataset = read_dataset_json(json_path) if json_path else None
+    dataset = find_dataset(None if dataset_json is None else Path(dataset_json), predictions, references)
     wanted = choose_labels(labels, dataset, include_background)
     metrics = choose_metrics(metric_options, nsd_tolerance_mm, dataset, wanted)
     prepare_output(output)
@@ -130,7 +130,8 @@ def evaluate_folder(
     options = {
         "predictions": str(predictions.absolute()),
         "references": str(references.absolute()),
-        "dataset_json": str(json_path.absolute()) if json_path else None,
+        "dataset_json": str(dataset.path.absolute()) if dataset else None,
+        "unannotated_labels": _left_out(dataset, scored),
         "labels": [label.key for label in chosen],
         "nsd_tolerance_mm": {label.key: list(metrics.tolerances_of(label)) for label in chosen},
         **_plain(metric_options),
@@ -148,8 +149,8 @@ def evaluate_folder(
     asked_for = [*(label.key for label in chosen if labels is not None), *metrics.by_label_mm]
     summary["warnings"] += [
         *_one_folder(predictions, references),
-        *_unannotated(dataset, scored),
-        *_in_no_file(asked_for, scored, metric_options),
+        *unannotated_notes(dataset, [case.case for case in scored], known),
+        *_in_no_file(asked_for, scored, metric_options, dataset),
         *_on_one_side(scored),
     ]
     paths = write_results(output, scored, metrics, summary, by_slice=axis is not None)
@@ -286,13 +287,10 @@ def _labels_of(cases: Sequence[CaseScores]) -> tuple[Label, ...]:
     return tuple(sorted({label for case in cases for label in case.labels}, key=lambda label: label.values))
 
 
-def _unannotated(dataset: DatasetLabels | None, cases: Sequence[CaseScores]) -> Iterator[str]:
-    """Say which labels are left out of which cases because nobody has annotated them."""
-    for label in dataset.labels if dataset else ():
-        listed = [case.case for case in cases if dataset and label.name in dataset.unannotated.get(case.case, ())]
-        if listed:
-            shown = ", ".join(listed[:5]) + (", ..." if len(listed) > 5 else "")
-            yield f"{label.name}: not scored in cases where nobody has annotated it, {len(listed)} in all: {shown}"
+def _left_out(dataset: DatasetLabels | None, cases: Sequence[CaseScores]) -> dict[str, list[str]]:
+    """Return the keys of the labels that nobody has annotated, by scored case."""
+    by_case = dataset.unannotated.by_case if dataset else {}
+    return {case.case: [label.key for label in by_case[case.case]] for case in cases if case.case in by_case}
 
 
 def _one_folder(predictions: Path, references: Path) -> Iterator[str]:
@@ -318,9 +316,17 @@ def _on_one_side(cases: Sequence[CaseScores]) -> Iterator[str]:
         )
 
 
-def _in_no_file(labels: Iterable[str], cases: Sequence[CaseScores], options: MetricOptions) -> Iterator[str]:
+def _in_no_file(
+    labels: Iterable[str], cases: Sequence[CaseScores], options: MetricOptions, dataset: DatasetLabels | None
+) -> Iterator[str]:
     """Warn of labels that were asked for one by one and that no file holds: their number may be mistyped."""
     of_masks = slice(-len(CALIBRATION_METRICS) if options.wants_calibration else None)  # the others needn't be nan
     for key in dict.fromkeys(labels):
-        if cases and all(np.isnan(case.values[key][:, of_masks]).all() for case in cases if key in case.values):
+        looked_at = [
+            case.values[label.key][:, of_masks]
+            for case in cases
+            for label in (dataset.annotated(case.case, case.labels) if dataset else case.labels)
+            if label.key == key
+        ]
+        if looked_at and all(np.isnan(values).all() for values in looked_at):
             yield f"label {key} was asked for and is in no file; correct it if it should be in one"

@@ -140,6 +140,13 @@ def check_same_data(methods: Mapping[str, StoredScores]) -> list[str]:
                 f"{first} and {other}: {len(differing)} cases, {differing[0]} first, were scored against different "
                 "reference files"
             )
+        shared = own.cases & stored.cases
+        otherwise = sorted(case for case in shared if own.unannotated.get(case) != stored.unannotated.get(case))
+        if otherwise:
+            warnings.append(
+                f"{first} and {other}: {len(otherwise)} cases, {otherwise[0]} first, were scored with different labels "
+                "left out as unannotated (dataset.json); score them alike"
+            )
     return warnings
 
 

@@ -1,7 +1,7 @@
 """Labels by value and name, as dataset.json declares them or a command line asks for them."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -38,6 +38,19 @@ class Label:
 
 
 @dataclass(frozen=True)
+class Unannotated:
+    """Labels that nobody has annotated.
+
+    Attributes:
+        path: The file that says so, None if none does.
+        by_case: The labels by case; cases with all annotated are left out.
+    """
+
+    path: Path | None = None
+    by_case: Mapping[str, tuple[Label, ...]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
 class DatasetLabels:
     """What dataset.json says about labels.
 
@@ -46,19 +59,20 @@ class DatasetLabels:
         labels: Background and foreground labels in the file's order, without the ignore label.
         ignore_label: Value of voxels to leave out, if there is one.
         regions_class_order: Value that each region is painted with, in the order of painting; empty without regions.
-        unannotated: Names of the labels that nobody has annotated, by case.
+        unannotated: Labels that nobody has annotated, by case.
     """
 
     path: Path
     labels: tuple[Label, ...]
     ignore_label: int | None = None
     regions_class_order: tuple[int, ...] = field(default=())
-    unannotated: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    unannotated: Unannotated = field(default_factory=Unannotated)
 
     def annotated(self, case: str, labels: Sequence[Label]) -> tuple[Label, ...]:
         """Return the labels that a case's reference says something of.
 
-        Where a label isn't annotated, the background may be that label, so it isn't known either.
+        Where a label isn't annotated, its voxels hold the background or, in a data set of regions, another value of a
+        region that they belong to. So neither these values nor the background are known, but the other declared labels.
 
         Args:
             case: Name of the case.
@@ -67,16 +81,28 @@ class DatasetLabels:
         Returns:
             Those of them, in the same order.
         """
-        if not (names := self.unannotated.get(case, ())):
-            return tuple(labels)
-        unknown = {0}.union(*(label.values for label in self.labels if label.name in names))
+        absent = {label.values for label in self.unannotated.by_case.get(case, ())}
+        hidden = [label.values for label in self.labels if any(not set(label.values).isdisjoint(v) for v in absent)]
+        unknown = {0}.union(*absent, *hidden)
+        declared = {label.values for label in self.labels if not label.is_background}
 
         def is_known(label: Label) -> bool:
-            if label in self.labels and not label.is_background:
-                return label.name not in names
-            return unknown.isdisjoint(label.values)
+            return label.values not in absent if label.values in declared else unknown.isdisjoint(label.values)
 
-        return tuple(label for label in labels if is_known(label))
+        return tuple(label for label in labels if not absent or is_known(label))
+
+    def contradicted(self, case: str, values: Collection[int]) -> tuple[Label, ...]:
+        """Return the labels that are said not to be annotated in a case although its reference holds them.
+
+        Args:
+            case: Name of the case.
+            values: Values that the reference holds.
+
+        Returns:
+            The labels; none of regions, whose values say nothing, because they overlap.
+        """
+        absent = () if self.has_regions else self.unannotated.by_case.get(case, ())
+        return tuple(label for label in absent if not set(values).isdisjoint(label.values))
 
     @property
     def has_regions(self) -> bool:
@@ -130,17 +156,18 @@ def read_dataset_json(path: Path) -> DatasetLabels:
     return DatasetLabels(Path(path), labels, ignore, tuple(order), unannotated)
 
 
-def _unannotated(path: Path, listed: object, labels: Sequence[Label]) -> dict[str, tuple[str, ...]]:
-    known = [label.name for label in labels if not label.is_background]
+def _unannotated(path: Path, listed: object, labels: Sequence[Label]) -> Unannotated:
+    known = {label.name: label for label in labels if not label.is_background}
     if not isinstance(listed, dict) or not all(isinstance(names, list) for names in listed.values()):
         raise EvaluationError(f'{path}: "unannotated_labels" must be {{"<case>": ["<label>", ...]}}, got {listed!r}')
     for case, names in listed.items():
         for name in names:
-            if name not in known:
+            if not isinstance(name, str) or name not in known:
                 raise EvaluationError(
                     f'{path}: "unannotated_labels" of {case} must be among {", ".join(known)}, got {name!r}'
                 )
-    return {case: tuple(names) for case, names in listed.items() if names}
+    by_case = {case: tuple(known[name] for name in dict.fromkeys(names)) for case, names in listed.items() if names}
+    return Unannotated(Path(path) if by_case else None, by_case)
 
 
 def _values(path: Path, name: str, declared: object) -> tuple[int, ...]:

@@ -103,6 +103,10 @@ _POLICY = {
         "dice, iou, vs, nsd 0; voe 1; distances inf; ratios with denominator 0 nan: precision if nothing was "
         "predicted, sensitivity if there is nothing to find"
     ),
+    "unannotated_labels": (
+        "what dataset.json says nobody has annotated in a case is nan there, as are the background and values that may "
+        "be it, counted in n_na; in metrics of probabilities those of all labels together too"
+    ),
     "ignore_label": "voxels with dataset.json's ignore label in the reference are left out of every metric",
     "masks from .npz": (
         "the label with the largest value, among equals the first; regions as in nnU-Net, where p > 0.5 (logit > 0): a "

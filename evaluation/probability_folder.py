@@ -8,12 +8,12 @@ from .case_log import FOLDER, CaseLog
 from .case_scores import CaseFailure, CaseScores
 from .case_task import CaseTask
 from .cases import find_both, score_cases, without_reference
-from .dataset_labels import DatasetLabels, Label, LabelRequest, choose_labels, read_dataset_json
+from .dataset_file import unannotated_notes
+from .dataset_labels import DatasetLabels, Label, LabelRequest, choose_labels
 from .errors import EvaluationError
 from .metric_choice import MetricChoice
 from .metric_options import CALIBRATION, MetricOptions
 from .output import prepare_output
-from .pairs import find_dataset_json
 
 
 @dataclass(frozen=True)
@@ -25,30 +25,14 @@ class ScoredFolder:
         labels: Labels scored.
         failures: Cases that couldn't be scored, and why.
         log: Where finished cases are written down, to be removed when the results are there.
+        notes: What is left out because nobody has annotated it.
     """
 
     cases: tuple[CaseScores, ...]
     labels: tuple[Label, ...]
     failures: tuple[CaseFailure, ...]
     log: CaseLog
-
-
-def find_dataset(dataset_json: Path | None, predictions: Path, references: Path | None) -> DatasetLabels | None:
-    """Read the dataset.json that was named, or the one beside the data.
-
-    Args:
-        dataset_json: The file; None to look for it.
-        predictions: Folder of predictions.
-        references: Folder of references, None without any.
-
-    Returns:
-        Its labels, None if there is none.
-
-    Raises:
-        EvaluationError: If it is no good.
-    """
-    path = dataset_json or find_dataset_json(predictions, references or predictions)
-    return read_dataset_json(path) if path else None
+    notes: tuple[str, ...] = ()
 
 
 def score_probability_folder(
@@ -99,4 +83,8 @@ def score_probability_folder(
         raise EvaluationError(f"--predictions {predictions}: no case could be scored; the first: {failures[0].message}")
     occurring = {label for case in scored for label in case.labels}
     chosen = wanted if wanted is not None else tuple(sorted(occurring, key=lambda label: label.values))
-    return ScoredFolder(tuple(scored), chosen, tuple(failures), log)
+    notes = tuple(unannotated_notes(dataset, [case.case for case in scored], known))
+    if all(not case.probabilities or not case.probabilities.labels for case in scored):
+        listed = ", ".join(label.name for label in chosen)
+        raise EvaluationError(f"--labels: nobody has annotated {listed} in any of these cases; {notes[0]}")
+    return ScoredFolder(tuple(scored), chosen, tuple(failures), log, notes)

@@ -55,7 +55,7 @@ def _score_case(task: CaseTask) -> CaseScores:
         return _score_probabilities(task, read_label_image(task.reference.label_file()))
     images = read_case(task)
     reference, prediction = images.reference, images.prediction
-    labels = _annotated(task)
+    labels = _annotated(task, reference)
     if labels is None:
         labels = _labels_in(reference, prediction, task.include_background)
     probabilities = None
@@ -88,7 +88,7 @@ def _score_case(task: CaseTask) -> CaseScores:
 
 
 def _score_probabilities(task: CaseTask, reference: LabelImage) -> CaseScores:
-    labels, probabilities = _probabilities(task, reference, _annotated(task) or ())
+    labels, probabilities = _probabilities(task, reference, _annotated(task, reference) or ())
     assert task.prediction.npz is not None, "there were probabilities"
     return CaseScores(
         case=task.case,
@@ -105,9 +105,19 @@ def _score_probabilities(task: CaseTask, reference: LabelImage) -> CaseScores:
     )
 
 
-def _annotated(task: CaseTask) -> tuple[Label, ...] | None:
+def _annotated(task: CaseTask, reference: LabelImage) -> tuple[Label, ...] | None:
     """Return the labels to score that somebody has annotated in the case."""
-    return task.dataset.annotated(task.case, task.labels) if task.dataset and task.labels is not None else task.labels
+    if task.dataset is None or task.labels is None:
+        return task.labels
+    if task.case in task.dataset.unannotated.by_case:
+        wrong = task.dataset.contradicted(task.case, foreground_values(reference.array))
+        if wrong:
+            names = ", ".join(label.name for label in wrong)
+            raise CaseError(
+                f"{reference.path}: holds {names}, which {task.dataset.unannotated.path} calls unannotated in "
+                f'{task.case} ("unannotated_labels"); correct either'
+            )
+    return task.dataset.annotated(task.case, task.labels)
 
 
 def _probabilities(
@@ -120,7 +130,7 @@ def _probabilities(
         labels = labels_with_channel(channels, labels)
     ignore_label = task.dataset.ignore_label if task.dataset else None
     scores = score_file(file, channels, reference, labels, ignore_label)
-    if task.dataset and task.case in task.dataset.unannotated:
+    if task.dataset and task.case in task.dataset.unannotated.by_case:
         scores = replace(scores, multiclass=None)  # nobody knows which label its background is
     return labels, scores
 

@@ -35,6 +35,7 @@ class StoredScores:
         n_infinite: How many values are inf, by (label, metric), then by case; cases without any are left out.
         references: File of the reference by case, where summary.json says it.
         definitions: What summary.json says each number means.
+        unannotated: Keys of the labels that nobody has annotated, by case, where summary.json says it.
     """
 
     path: Path
@@ -45,6 +46,7 @@ class StoredScores:
     n_infinite: dict[tuple[str, str], dict[str, int]] = field(default_factory=dict)
     references: dict[str, str] = field(default_factory=dict)
     definitions: dict[str, str] = field(default_factory=dict)
+    unannotated: dict[str, list[str]] = field(default_factory=dict)
 
     @property
     def cases(self) -> set[str]:
@@ -99,7 +101,10 @@ def _stored(
     diagonals_mm = {entry["case"]: float(entry["diagonal_mm"]) for entry in summary["files"]}
     references = {entry["case"]: str(entry["reference"]) for entry in summary["files"] if "reference" in entry}
     definitions = summary.get("definitions", {})
-    stored = StoredScores(file, {}, names, diagonals_mm, references=references, definitions=definitions)
+    unannotated = summary.get("options", {}).get("unannotated_labels", {})
+    stored = StoredScores(
+        file, {}, names, diagonals_mm, references=references, definitions=definitions, unannotated=unannotated
+    )
     for key, by_case in collected.items():
         stored.values[key] = {case: _mean(found) for case, found in by_case.items()}
         penalty = diagonals_mm if is_distance(key[1]) else {}

@@ -10,11 +10,12 @@ from .case_scores import CaseFailure
 from .command import EXIT_INCOMPLETE, EXIT_OK, Command, until_reader_leaves
 from .curves import make_curves
 from .curves_file import CURVES_FILE, read_curves, write_curves
+from .dataset_file import find_dataset
 from .dataset_labels import DatasetLabels, choose_labels
 from .errors import EvaluationError
 from .pairs import find_cases
 from .parallel import default_workers
-from .probability_folder import ScoredFolder, find_dataset, score_probability_folder
+from .probability_folder import ScoredFolder, score_probability_folder
 from .summary import versions
 from .threshold_choice import BIAS, METRICS, ThresholdChoice, choose_thresholds, read_thresholds, write_thresholds
 from .threshold_labels import write_label_maps
@@ -84,7 +85,8 @@ def _choose(options: argparse.Namespace, dataset: DatasetLabels | None) -> Seque
     paths = write_thresholds(options.output, choice, curves, _facts(options, dataset, scored))
     _finish(scored)
     with until_reader_leaves():
-        print(format_choice(choice, len(scored.cases)), f"note: {BIAS}", "", *paths, curves_path, sep="\n")
+        notes = [f"note: {note}" for note in (BIAS, *scored.notes)]
+        print(format_choice(choice, len(scored.cases)), *notes, "", *paths, curves_path, sep="\n")
     return scored.failures
 
 
@@ -132,7 +134,7 @@ def _score_at(options: argparse.Namespace, dataset: DatasetLabels | None, choice
     facts = _facts(options, dataset, scored) | {"thresholds": str(options.apply.absolute())}
     paths = write_threshold_scores(options.output, scores, facts | {"bias": BIAS if same else None})
     _finish(scored)
-    notes = [f"note: {BIAS}"] if same else []
+    notes = [f"note: {note}" for note in (*([BIAS] if same else []), *scored.notes)]
     there = [label.key for label in scored.labels]
     missing = [key for key in there if key not in choice.labels]
     if missing:

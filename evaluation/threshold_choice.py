@@ -35,7 +35,7 @@ class ChosenThreshold:
         name: The label's name.
         threshold: The mask is where the probability is >= this; one of `THRESHOLDS`.
         value: The metric there; None if both masks are empty in all cases.
-        n: Number of cases behind it; all cases if pooled.
+        n: Number of cases behind it; all that were scored for the label if pooled.
         value_at_half: The metric at 0.5.
         n_at_half: Number of cases behind that.
     """
@@ -77,7 +77,8 @@ def choose_thresholds(curves: Curves, metric: str, pooled: bool, predictions: Pa
     Returns:
         The choice; 0.5 for a label that overlaps at no threshold, such as one that is in no reference.
     """
-    labels = {key: _chosen(own, metric, pooled, curves.n_cases) for key, own in curves.labels.items()}
+    n_cases = {key: sum(key in case["labels"] for case in curves.cases) for key in curves.labels}
+    labels = {key: _chosen(own, metric, pooled, n_cases[key]) for key, own in curves.labels.items()}
     return ThresholdChoice(metric, pooled, labels, str(predictions.resolve()))
 
 

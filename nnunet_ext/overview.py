@@ -1,9 +1,13 @@
 """The text of `python -m nnunet_ext list`: networks, trainers and options, one line each."""
 
 import ast
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
+from functools import cache
 from pathlib import Path
+from typing import Any
 
+from .errors import OptionError
 from .network_choice import (
     has_deep_supervision,
     has_low_resolution,
@@ -88,10 +92,19 @@ def _options() -> Iterator[tuple[str, str]]:
 
 def _recommended(name: str) -> Iterator[str]:
     """Yield which networks have another default of an option, and which."""
-    for key, info in network_choices().items():
-        defaults = {} if info.error else training_defaults(key)
+    for key, defaults in _recommendations().items():
         if name in defaults:
             yield f"{key}: {str(defaults[name]).lower()}"
+
+
+@cache
+def _recommendations() -> dict[str, Mapping[str, Any]]:
+    """Return the defaults that differ from the general ones, by network; broken networks are listed elsewhere."""
+    found: dict[str, Mapping[str, Any]] = {}
+    for key, info in network_choices().items():
+        with suppress(OptionError):
+            found[key] = {} if info.error else training_defaults(key)
+    return found
 
 
 def _table(rows: Iterable[tuple[str, str]]) -> str:

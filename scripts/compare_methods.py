@@ -21,6 +21,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import psutil
@@ -161,12 +162,20 @@ class Cell:
         started = finished or (fold / "checkpoint_latest.pth").exists()
         # a trial needs no predictions of the validation cases, which nnU-Net makes after the last epoch
         marks = (r": Epoch 1\b", "Training done") if trial else None
-        needed = predict or not finished
-        self._call(*train, *(["--c"] if started and needed else []), between=marks, needed=needed)
+        self._call(*train, more=["--c"] if started else [], between=marks, needed=predict or not finished)
         return fold / "validation"
 
-    def _call(self, *words: object, between: tuple[str, str] | None = None, needed: bool = True) -> None:
-        """Write a command down, and run it if needed; with two marks, measure CPU seconds between them and end it."""
+    def _call(
+        self,
+        *words: object,
+        more: Sequence[str] = (),
+        between: tuple[str, str] | None = None,
+        needed: bool = True,
+    ) -> None:
+        """Write a command down and run it, if needed, with more words that only continue what it has begun.
+
+        With two marks, measure its CPU seconds between them and end it at the second.
+        """
         command = [str(word) for word in words]
         places = {sys.executable: "python", f"{self.dataset_dir.parent}/": "$nnUNet_raw/", f"{Path.cwd()}/": ""}
         if results := os.environ.get("nnUNet_results"):  # noqa: SIM112
@@ -184,7 +193,11 @@ class Cell:
         with file.open("a", encoding="utf-8") as log:
             start = log.tell()
             run = subprocess.Popen(
-                command, stdout=log, stderr=subprocess.STDOUT, env={**os.environ, **limits}, start_new_session=True
+                [*command, *more],
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                env={**os.environ, **limits},
+                start_new_session=True,
             )
             try:
                 if between is not None:

@@ -38,6 +38,7 @@ def main() -> int:
         scores = {method: demo.score(folder) for method, folder in predictions.items()}
     except subprocess.CalledProcessError as error:
         print(f"\nthis step failed (exit code {error.returncode}): {shlex.join(error.cmd)}", file=sys.stderr)
+        print("scripts/demo again goes on with this step", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print("\ninterrupted; scripts/demo again continues where this one stopped", file=sys.stderr)

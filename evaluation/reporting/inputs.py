@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from ..comparison import MetricComparison
-from ..dataset_labels import DatasetLabels, Label, read_dataset_json
+from ..dataset_labels import DatasetLabels, Label, Unannotated, read_dataset_json
 from ..errors import EvaluationError
 from ..output import SUMMARY_FILE, SUMMARY_FORMAT
 from ..score_files import FOREGROUND, StoredScores, read_scores
@@ -59,9 +59,13 @@ class Method:
         """Return what dataset.json says, None if there was none or it isn't there any more."""
         path = self.summary["options"]["dataset_json"]
         try:
-            return read_dataset_json(Path(path)) if path else None
+            dataset = read_dataset_json(Path(path)) if path else None
         except EvaluationError:
             return None
+        by_key = {label.key: label for label in dataset.labels} if dataset else {}
+        listed = self.summary["options"].get("unannotated_labels", {})
+        by_case = {case: tuple(by_key[key] for key in keys if key in by_key) for case, keys in listed.items()}
+        return replace(dataset, unannotated=Unannotated(dataset.path, by_case)) if dataset else None
 
     @property
     def lacks_dataset(self) -> bool:

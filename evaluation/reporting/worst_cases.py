@@ -34,6 +34,7 @@ class WorstCase:
         spacing_mm: Voxel size in array axis order.
         is_oriented: Whether the file says how the patient lies.
         first: Index of the first voxel of each axis in the whole image.
+        unannotated: Keys of the labels that nobody has annotated in it.
     """
 
     case: str
@@ -44,6 +45,7 @@ class WorstCase:
     spacing_mm: tuple[float, ...]
     is_oriented: bool
     first: tuple[int, ...]
+    unannotated: frozenset[str] = frozenset()
 
 
 MOST_SHOWN_LABELS = 12
@@ -57,10 +59,12 @@ def most_wrong_labels(case: WorstCase, labels: Sequence[str]) -> list[str]:
         labels: Keys of its labels.
 
     Returns:
-        All of them if they are few, else those with the most wrong voxels by any method, in their own order.
+        Those that somebody has annotated, if they are few; else those with the most wrong voxels by any method, in
+        their own order.
     """
+    labels = [label for label in labels if label not in case.unannotated]
     if len(labels) <= MOST_SHOWN_LABELS:
-        return list(labels)
+        return labels
     wrong = {}
     for label in labels:
         values = [int(value) for value in label.split("+")]
@@ -151,7 +155,9 @@ def _load(inputs: ReportInputs, case: str, value: float, images: Path | None) ->
         image = _as_shown([image], reference.geometry)[0][0][box]
     predictions = dict(zip(fitting, cut[1:], strict=True))
     first = tuple(one.start or 0 for one in box)
-    return WorstCase(case, value, image, cut[0], predictions, spacing_mm, is_oriented, first), warnings + missing
+    unannotated = frozenset(key for method in inputs.methods for key in method.stored.unannotated.get(case, ()))
+    shown_case = WorstCase(case, value, image, cut[0], predictions, spacing_mm, is_oriented, first, unannotated)
+    return shown_case, warnings + missing
 
 
 def _image(case: str, reference: LabelImage, folder: Path | None) -> tuple[np.ndarray | None, list[str]]:

@@ -4,6 +4,7 @@ from ..training.mixup import Mixup
 from .checkpoints import LoadCheckpoint, find_checkpoint, load_checkpoint
 from .command_line import guard_command_line
 from .distributed import distribute, join_process_group
+from .early_stop import validation_score
 from .explanations import Explanations, grad_cam
 from .gradient_clip import GradientClip
 from .inference_dataset import InferenceDataset, default_predictions_dir
@@ -21,7 +22,7 @@ from .progress import Progress, RunSummary, TimeEstimate, ValidationReport
 from .schedules import ObserveScore, make_optimizer, make_schedule, warmup_schedule
 from .training_data import TrainingData, prepare_data
 from .training_state import BestModel, SeedEpoch, TrainingState, better
-from .validate_last import ValidateLastEpoch, validation_score
+from .validate_last import ValidateLastEpoch
 
 __all__ = [
     "BestModel",

@@ -4,6 +4,7 @@ import os
 import shlex
 from pathlib import Path
 
+from ..data.preprocessing import Preprocessing
 from .checkpoints import BEST_FILE
 
 
@@ -28,7 +29,7 @@ def finetuning_command(
     architecture: str = "genesis",
     base_channels: int = 32,
     configuration: str = "3d_fullres",
-    intensities: str = "unit",
+    preprocessing: Preprocessing | None = None,
 ) -> str:
     """Return the command that trains from a pre-trained model: that of the bundle, or nnU-Net's for its own network.
 
@@ -40,7 +41,7 @@ def finetuning_command(
         architecture: What was pre-trained; of a network that neither trains, only where it lies.
         base_channels: Channels of the bundle's network.
         configuration: nnU-Net's configuration of the planned network.
-        intensities: How its images were normalised, which the bundle's training is told if it isn't the default.
+        preprocessing: That of its images, which the bundle's training is to have too.
     """
     weights, dataset = (shlex.quote(str(path)) for path in (Path(ckpt_dir) / BEST_FILE, dataset_dir))
     if architecture == "planned":
@@ -51,10 +52,12 @@ def finetuning_command(
         )
     if architecture != "genesis":
         return f"{architecture} starts from {weights}"
+    options = {name: getattr(preprocessing, name) for name in ("intensities", "slice_axis") if preprocessing}
+    alike = "".join(f" --{name} {value}" for name, value in options.items())
     return (
         f"python -m monai.bundle run --config_file {config_file} --pretrained {weights} --dataset_dir {dataset} "
         f"--fold {fold} --base_channels {base_channels}"
-        f"{'' if intensities == 'unit' else f' --intensities {intensities}'}"
+        f"{alike}"
     )
 
 

@@ -108,13 +108,13 @@ def prepare_data(
 def _check_unannotated(dataset: RawDataset, volumes: Mapping[str, CachedVolume]) -> None:
     """Refuse a list of unannotated labels that contradicts the data; say how many cases of the fold it is about."""
     channels = dataset.unannotated.channels
-    if unknown := sorted(channels.keys() - dataset.training_cases().keys()):
-        raise DatasetError(f"{dataset.root / 'dataset.json'}: {ENTRY}: there is no labelled case {unknown[0]!r}")
+    if unknown := dataset.unknown_cases(channels):
+        raise DatasetError(f"{dataset.root / 'dataset.json'}: {ENTRY}: there is no case {unknown[0]!r}")
     listed = sorted(channels.keys() & volumes.keys())
     for case in listed:
         label = np.asarray(volumes[case].label)
         if contradiction := dataset.unannotated.contradiction(case, label, dataset.label_map.names):
-            raise DatasetError(f"{case}: {contradiction}")
+            raise DatasetError(f"{case}: {contradiction} (`python -m nnunet_ext check` names all such cases)")
     if listed:
         logger.info(
             f"{len(listed)} of {len(volumes)} cases have labels that nobody annotated; the loss leaves them out"

@@ -1,6 +1,4 @@
-"""Validate the last epoch of a training too; the score of a validation."""
-
-import math
+"""Validate the last epoch of a training too."""
 
 from ignite.engine import Events
 from monai.engines import Evaluator
@@ -36,16 +34,3 @@ class ValidateLastEpoch:
         epoch = engine.state.epoch
         if epoch == engine.state.max_epochs and epoch % self.interval:
             self.validator.run(epoch)
-
-
-def validation_score(engine: Workflow) -> float:
-    """Return the mean Dice of a validation, for early stopping, which would take nan for a gain.
-
-    Args:
-        engine: The evaluator, with the metric `val_mean_dice`.
-
-    Returns:
-        Mean Dice in [0, 1]; -1 where no case shows a label.
-    """
-    dice = float(engine.state.metrics["val_mean_dice"])
-    return -1.0 if math.isnan(dice) else dice

@@ -35,7 +35,7 @@ class Problem:
 
 
 def check_dataset(dataset_dir: str | Path, progress: bool = False) -> list[Problem]:
-    """Check every labelled case of a raw data set, and the images to predict.
+    """Check every labelled case of a raw data set, and the images to predict, with the labels that these have.
 
     Args:
         dataset_dir: Folder of the data set.
@@ -52,8 +52,8 @@ def check_dataset(dataset_dir: str | Path, progress: bool = False) -> list[Probl
     cases = dataset.training_cases() if "dataset" in dataset.description else _pair_files(dataset, problems)
     for case in tqdm(cases.values(), desc="check", unit="case", disable=not progress):
         problems.extend(check_case(case, dataset))
-    for name in sorted(dataset.unannotated.channels.keys() - cases.keys()):
-        problems.append(Problem(dataset.root / "dataset.json", f"{ENTRY}: there is no labelled case {name!r}"))
+    for name in dataset.unknown_cases(dataset.unannotated.channels.keys() - cases.keys()):
+        problems.append(Problem(dataset.root / "dataset.json", f"{ENTRY}: there is no case {name!r}"))
     problems.extend(_test_problems(dataset, progress))
     return problems
 
@@ -88,7 +88,7 @@ def _read_images(case: Case) -> tuple[Geometry | None, list[Problem]]:
 
 def _test_problems(dataset: RawDataset, progress: bool) -> Iterator[Problem]:
     folder = dataset.root / "imagesTs"
-    if not folder.is_dir() or not any(folder.iterdir()):
+    if not folder.is_dir() or all(path.name.startswith(".") for path in folder.iterdir()):
         return
     try:
         cases, incomplete = find_cases(folder, dataset.file_ending, dataset.num_channels)
@@ -98,7 +98,9 @@ def _test_problems(dataset: RawDataset, progress: bool) -> Iterator[Problem]:
     for name, message in incomplete.items():
         yield Problem(folder / name, message)
     for case in tqdm(cases.values(), desc="check imagesTs", unit="case", disable=not progress):
-        yield from _read_images(case)[1]
+        label = dataset.root / "labelsTs" / (case.name + dataset.file_ending)
+        has_label = label.is_file()
+        yield from check_case(Case(case.name, case.images, label), dataset) if has_label else _read_images(case)[1]
 
 
 def check_label_values(label: np.ndarray, path: Path, dataset: RawDataset) -> None:

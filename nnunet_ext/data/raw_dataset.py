@@ -3,6 +3,7 @@
 import json
 import os
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -91,6 +92,18 @@ class RawDataset:
                 )
             labelled[name] = Case(name, case.images, label)
         return labelled
+
+    def unknown_cases(self, names: Iterable[str]) -> list[str]:
+        """Return the names, sorted, that no case has, neither a labelled one nor one to predict.
+
+        Args:
+            names: Names of cases.
+        """
+        known = set(self._listed_cases()) if "dataset" in self.description else set()
+        for folder, channel in (("labelsTr", ""), ("labelsTs", ""), ("imagesTs", "_0000")):
+            ending = channel + self.file_ending
+            known |= {path.name.removesuffix(ending) for path in (self.root / folder).glob(f"*{ending}")}
+        return sorted(set(names) - known)
 
     def _listed_cases(self) -> dict[str, Case]:
         file, listed = self.root / "dataset.json", self.description["dataset"]

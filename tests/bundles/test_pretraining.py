@@ -106,7 +106,7 @@ def test_other_intensities_than_in_pre_training_are_a_warning(genesis, workspace
     options = {**genesis.tiny, "dataset_dir": str(tiny_phantom), "base_channels": 4, "cache_dir": "cache"}
     with caplog.at_level("INFO"):
         pretrain(genesis, tiny_phantom, max_epochs=1, intensities="nnunet")
-    assert "--base_channels 4 --intensities nnunet" in caplog.text
+    assert "--base_channels 4 --intensities nnunet --slice_axis 0" in caplog.text
     caplog.clear()
     training = genesis.workflow("train", **{**options, "pretrained": "pre/model_best.pt", "intensities": intensities})
     training.parser.get_parsed_content("initialized")

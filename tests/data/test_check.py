@@ -264,6 +264,8 @@ def test_images_to_predict_are_checked_too(clean):
     test = clean.root / "imagesTs"
     test.mkdir()
     assert problems_of(clean.root) == []
+    (test / ".DS_Store").touch()
+    assert problems_of(clean.root) == []
     (test / "notes.txt").touch()
     file, message, fatal = the_problem(clean.root)
     assert (file, fatal) == ("imagesTs", False)
@@ -273,3 +275,17 @@ def test_images_to_predict_are_checked_too(clean):
     (test / "broken_0000.nii.gz").write_bytes(good.read_bytes()[:100])
     file, _, fatal = the_problem(clean.root)
     assert (file, fatal) == ("broken_0000.nii.gz", True)
+
+
+def test_labels_beside_images_to_predict_are_checked_and_may_be_partial(clean):
+    for part, suffix in (("images", "_0000"), ("labels", "")):
+        source = next(iter((clean.root / f"{part}Tr").glob(f"*{suffix}.nii.gz")))
+        (clean.root / f"{part}Ts").mkdir()
+        shutil.copy(source, clean.root / f"{part}Ts" / f"test{suffix}.nii.gz")
+    file = clean.root / "dataset.json"
+    content = json.loads(file.read_text())
+    name = next(name for name, value in content["labels"].items() if value == 1)
+    file.write_text(json.dumps({**content, "unannotated_labels": {"test": [name], "tset": [name]}}))
+    first, second = sorted(problems_of(clean.root))
+    assert first[0] == "dataset.json" and "there is no case 'tset'" in first[1]
+    assert second[0] == "test.nii.gz" and f"dataset.json calls {name} unannotated here" in second[1]

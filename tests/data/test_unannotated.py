@@ -92,7 +92,7 @@ def test_check_names_contradictions(dataset_dir):
     problems = [str(problem) for problem in check_dataset(dataset_dir)]
     assert len(problems) == 2
     assert "case_1.nii.gz: dataset.json calls low, high unannotated here" in problems[0]
-    assert "there is no labelled case 'case_9'" in problems[1]
+    assert "there is no case 'case_9'" in problems[1]
 
 
 def test_slices_carry_the_code_of_their_case(dataset_dir, tmp_path):

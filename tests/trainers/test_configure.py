@@ -8,7 +8,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from nnunet_ext import cli, plans
+from nnunet_ext import cli, overview, plans
 from nnunet_ext.configure import configure
 from nnunet_ext.errors import OptionError
 from nnunet_ext.options import option_fields
@@ -239,6 +239,18 @@ def test_list_says_which_networks_take_options_that_not_all_take(capsys):
     assert "one of full, low [full]" in lines["loss_resolution"]
     assert "planned: true" in lines["deep_supervision"]  # another default than the [false] before it
     assert lines["save_every"].endswith("[1; planned: 10]")
+
+
+def test_a_network_that_cannot_be_imported_hides_no_option(capsys, monkeypatch):
+    def refuse(key):
+        raise OptionError(f"network {key!r} can't be used")
+
+    monkeypatch.setattr(overview, "training_defaults", refuse)
+    overview._recommendations.cache_clear()
+    code, out, _ = run(capsys, "list")
+    overview._recommendations.cache_clear()
+    assert code == 0
+    assert "[1]" in next(line for line in out.splitlines() if line.startswith("  save_every"))
 
 
 def test_a_broken_trainer_is_listed_as_broken(tmp_path):
