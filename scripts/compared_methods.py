@@ -39,7 +39,10 @@ METHODS = {
         "nnU-Net, 3d_fullres", "enet", "CustomTrainer", ("network=planned",), "3d_fullres", trial_iterations=3
     ),
     "nnunet-adaptive-2d": Method(
-        "nnU-Net, 2d, adaptive sampler", "enet", "nnUNetTrainerAdaptiveSampler", ("batch_size=8",)
+        "nnU-Net, 2d, adaptive sampler",
+        "enet",
+        "nnUNetTrainerAdaptiveSampler",
+        ("network=planned", "sampler=adaptive", "batch_size=8"),
     ),
     "bundle-enet": Method("ENet", "enet", options=_CANVAS),
     "nnunet-enet": Method("ENet", "enet", "nnUNetTrainerENet", ("network=enet", "batch_size=8")),
@@ -87,7 +90,7 @@ METHODS = {
         "Models Genesis U-Net, 8 channels, from scratch",
         "models_genesis",
         "nnUNetTrainerModelsGenesis",
-        ("network.base_channels=8", "patch_size=32,48,48", "batch_size=2"),
+        ("network=genesisunet3d", "network.base_channels=8", "patch_size=32,48,48", "batch_size=2"),
         "3d_fullres",
     ),
 }
