@@ -322,11 +322,12 @@ def _in_no_file(
     """Warn of labels that were asked for one by one and that no file holds: their number may be mistyped."""
     of_masks = slice(-len(CALIBRATION_METRICS) if options.wants_calibration else None)  # the others needn't be nan
     for key in dict.fromkeys(labels):
-        looked_at = [
-            case.values[label.key][:, of_masks]
+        known = [
+            case.values[key][:, of_masks]
             for case in cases
             for label in (dataset.annotated(case.case, case.labels) if dataset else case.labels)
             if label.key == key
         ]
-        if looked_at and all(np.isnan(values).all() for values in looked_at):
+        unknown_everywhere = not known and any(key in case.values for case in cases)
+        if cases and not unknown_everywhere and all(np.isnan(values).all() for values in known):
             yield f"label {key} was asked for and is in no file; correct it if it should be in one"
