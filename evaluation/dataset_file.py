@@ -67,5 +67,5 @@ def unannotated_notes(dataset: DatasetLabels | None, scored: Sequence[str], know
         return
     files = [file for part in ("labelsTr", "labelsTs", "imagesTs") for file in (path.parent / part).glob("*")]
     for case in by_case:
-        if case not in known and not any(file.name.startswith((f"{case}.", f"{case}_0")) for file in files):
+        if case not in known and not any(file.name.startswith((f"{case}.", f"{case}_0000.")) for file in files):
             yield f'{path}: "unannotated_labels" names {case}, and there is no such case; correct it'

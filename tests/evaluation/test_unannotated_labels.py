@@ -121,12 +121,14 @@ def test_a_name_that_no_case_has_is_a_warning(workspace, maps):
     workspace.pair(maps[0], maps[0])
     labels = workspace.root / "labelsTr"
     labels.mkdir()
-    workspace.nifti(labels / "another.nii.gz", maps[0])
-    listed = {"case": ["heart"], "another": ["heart"], "caes": ["heart"]}
+    for name in ("another", "anoth_013"):
+        workspace.nifti(labels / f"{name}.nii.gz", maps[0])
+    listed = {"case": ["heart"], "another": ["heart"], "caes": ["heart"], "anoth": ["heart"]}
     workspace.nifti(workspace.references / "case.nii.gz", maps[1])
     workspace.dataset_json(LABELS, folder=workspace.root, unannotated_labels=listed)
     err = workspace.run().err
     assert '"unannotated_labels" names caes, and there is no such case; correct it' in err
+    assert "names anoth," in err  # the beginning of a name is none
     assert "names another" not in err
 
 
