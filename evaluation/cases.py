@@ -2,14 +2,13 @@
 
 import shutil
 import sys
-from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from threading import Timer
 from typing import Any
 
-import numpy as np
 from tqdm import tqdm
 
 from .case_log import FOLDER, CaseLog
@@ -27,9 +26,9 @@ from .metric_options import DEFAULT_TOLERANCE_MM, MetricOptions
 from .output import prepare_output, write_results
 from .pairs import SOURCES, CaseFiles, find_cases
 from .parallel import run_tasks
-from .probability_scores import CALIBRATION_METRICS
 from .score_case import score_case, warm_up_for
 from .summary import make_summary
+from .suspicions import in_no_file, on_one_side_only, scored_with_themselves
 from .threshold_choice import THRESHOLDS_FILE
 
 _DEFAULTS = MetricOptions()
@@ -148,10 +147,10 @@ def evaluate_folder(
         remove_curves(output)
     asked_for = [*(label.key for label in chosen if labels is not None), *metrics.by_label_mm]
     summary["warnings"] += [
-        *_one_folder(predictions, references),
+        *scored_with_themselves(predictions, references),
         *unannotated_notes(dataset, [case.case for case in scored], known),
-        *_in_no_file(asked_for, scored, metric_options, dataset),
-        *_on_one_side(scored),
+        *in_no_file(asked_for, scored, metric_options, dataset),
+        *on_one_side_only(scored),
     ]
     paths = write_results(output, scored, metrics, summary, by_slice=axis is not None)
     if not failures:
@@ -291,43 +290,3 @@ def _left_out(dataset: DatasetLabels | None, cases: Sequence[CaseScores]) -> dic
     """Return the keys of the labels that nobody has annotated, by scored case."""
     by_case = dataset.unannotated.by_case if dataset else {}
     return {case.case: [label.key for label in by_case[case.case]] for case in cases if case.case in by_case}
-
-
-def _one_folder(predictions: Path, references: Path) -> Iterator[str]:
-    if predictions.samefile(references):
-        yield f"--predictions and --references: are one folder, {predictions}; its files were compared with themselves"
-
-
-def _on_one_side(cases: Sequence[CaseScores]) -> Iterator[str]:
-    """Warn of a label that only references hold beside one that only predictions hold: perhaps they are the same."""
-    missed: set[str] = set()
-    spurious: set[str] = set()
-    both: set[str] = set()
-    for case in cases:
-        for column, label in enumerate(case.labels):
-            missed |= {label.key} if case.missed[:, column].any() else set()
-            spurious |= {label.key} if case.spurious[:, column].any() else set()
-            both |= {label.key} if (case.values[label.key][:, 0] > 0).any() else set()
-    missed, spurious = missed - spurious - both, spurious - missed - both
-    if missed and spurious:
-        yield (
-            f"label {min(spurious)} is in predictions only and label {min(missed)} in references only; if they are the "
-            "same, such as 255 and 1 of masks, bring the files to one numbering"
-        )
-
-
-def _in_no_file(
-    labels: Iterable[str], cases: Sequence[CaseScores], options: MetricOptions, dataset: DatasetLabels | None
-) -> Iterator[str]:
-    """Warn of labels that were asked for one by one and that no file holds: their number may be mistyped."""
-    of_masks = slice(-len(CALIBRATION_METRICS) if options.wants_calibration else None)  # the others needn't be nan
-    for key in dict.fromkeys(labels):
-        known = [
-            case.values[key][:, of_masks]
-            for case in cases
-            for label in (dataset.annotated(case.case, case.labels) if dataset else case.labels)
-            if label.key == key
-        ]
-        unknown_everywhere = not known and any(key in case.values for case in cases)
-        if cases and not unknown_everywhere and all(np.isnan(values).all() for values in known):
-            yield f"label {key} was asked for and is in no file; correct it if it should be in one"
