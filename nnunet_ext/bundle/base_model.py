@@ -1,4 +1,4 @@
-"""The trained 2D network that a CRF refines: found, recognised by its weights, and checked against a data set."""
+"""The trained network that a CRF refines: found, recognised by its weights, and checked against a data set."""
 
 import logging
 from collections.abc import Mapping, Sequence
@@ -14,16 +14,18 @@ from ..errors import OptionError, UserError
 from ..networks import available, build_network
 from .checkpoints import LAST_FILE, best_model, fingerprint, is_adapter, load_checkpoint, models_below
 from .demo_base import train_demo_base
-from .model_card import ModelCard, read_model_card
+from .model_card import PATCH_DEPTH, ModelCard, read_model_card
 
 logger = logging.getLogger(__name__)
 
 _CRF = "crf"
+BANDWIDTHS = {"smoothness_mm": 1.0, "appearance_mm": 2.0}
+"""Initial bandwidths in voxels, where none are given in mm."""
 
 
 @dataclass(frozen=True)
 class BaseModel:
-    """A trained network that makes logits of slices.
+    """A trained network that makes logits of slices, or of patches.
 
     Args:
         network: Its key.
@@ -59,10 +61,21 @@ class BaseModel:
         """Return the options of the whole network, with which `refined_network` builds it.
 
         Args:
-            given: Options of `nnunet_ext.networks.CRF` other than the base and the kind of labels.
+            given: Options of `nnunet_ext.networks.CRF` other than the base and the kind of labels. Bandwidths of None
+                are so many voxels as `BANDWIDTHS` says, by their smallest side.
         """
         own = {"base": self.network, "base_options": self.options, "regions": self.card.label_map.has_regions}
-        return {**own, **given}
+        side = 1.0  # a pixel of the canvas
+        if self.card.patch_depth is not None:
+            spacing_mm = self.card.preprocessing.slices_first_spacing_mm
+            if not spacing_mm:
+                logger.warning(
+                    f"WARNING: plans.json of {self.checkpoint} has no spacing_mm; the CRF takes voxels for mm"
+                )
+            own |= {PATCH_DEPTH: self.card.patch_depth, "spacing_mm": spacing_mm}
+            side = min(spacing_mm, default=1.0)
+        given = {name: value for name, value in given.items() if value is not None or name not in BANDWIDTHS}
+        return {**own, **{name: voxels * side for name, voxels in BANDWIDTHS.items()}, **given}
 
     def fingerprint(self) -> str:
         """Return the SHA-256, hexadecimal, of the weights; empty where the CRF's own checkpoint holds them."""
@@ -143,7 +156,7 @@ def read_base(checkpoint: str | Path, image_size: Sequence[int] | None = None) -
         image_size: Canvas (H, W) in pixels; none for its own.
 
     Raises:
-        UserError: If it is no 2D network of this project, or its canvas is fixed and another one is wanted.
+        UserError: If it is no network of this project's bundles, or its canvas is fixed and another one is wanted.
     """
     file = Path(checkpoint)
     card = read_model_card(file)
@@ -208,9 +221,10 @@ def _check_data_set(card: ModelCard, dataset: RawDataset, checkpoint: Path, comm
 def _recognize(card: ModelCard, checkpoint: Path) -> tuple[str, dict[str, Any]]:
     """Return the key and the options of the network whose weights a file holds."""
     shapes = None if is_adapter(checkpoint) else _shapes(_state(checkpoint))
+    dims = len(card.patch_size)
     unusable = []
     for key, info in available().items():
-        if key == _CRF or 2 not in info.spatial_dims:
+        if key == _CRF or dims not in info.spatial_dims:
             continue
         try:
             options = _options(card, info.options())
@@ -221,23 +235,24 @@ def _recognize(card: ModelCard, checkpoint: Path) -> tuple[str, dict[str, Any]]:
             continue
         values: dict[str, Any] = {n: tuple(v) if isinstance(v, list) else v for n, v in options.items()}
         with torch.device("meta"):
-            network = build_network(key, card.num_channels, card.num_outputs, **values)
+            network = build_network(key, card.num_channels, card.num_outputs, dims, **values)
         if _shapes(network.state_dict()) == shapes or (shapes is None and hasattr(network, "find_base")):
             return key, options
     tried = "".join(f"; {reason}" for reason in unusable)
     raise UserError(
-        f"base_checkpoint: {checkpoint} must be a 2D network of this project's bundles, with the options of plans.json "
-        f"beside it ({card.network_options}), but none has its weights{tried}"
+        f"base_checkpoint: {checkpoint} must be a {dims}D network of this project's bundles, with the options of "
+        f"plans.json beside it ({card.network_options}), but none has its weights{tried}"
     )
 
 
 def _options(card: ModelCard, allowed: Mapping[str, Any]) -> dict[str, Any] | None:
     """Return the options of a description as a network names them; None if it doesn't have them all."""
     # bundles put lora_ before the options of LoRA, which networks that have nothing else call by their bare names
-    names = {name: name if name in allowed else name.removeprefix("lora_") for name in card.network_options}
+    given = [name for name in card.network_options if name != PATCH_DEPTH]
+    names = {name: name if name in allowed else name.removeprefix("lora_") for name in given}
     if not set(names.values()) <= set(allowed):
         return None
-    options = {names[name]: value for name, value in card.network_options.items()}
+    options = {names[name]: card.network_options[name] for name in given}
     return {**options, "image_size": list(card.image_size)} if "image_size" in allowed else options
 
 

@@ -13,6 +13,9 @@ from ..data.raw_dataset import RawDataset, read_dataset_json
 from ..data.unannotated import ENTRY
 from ..errors import UserError
 
+PATCH_DEPTH = "patch_depth"
+"""Among the options of a network of volumes, the slices of a patch; none of the networks takes it itself."""
+
 
 @dataclass(frozen=True)
 class ModelCard:
@@ -22,7 +25,7 @@ class ModelCard:
         dataset_json: Channels and labels.
         dataset_name: Name of the data set that trained the model.
         preprocessing: What images need.
-        image_size: Canvas (H, W) of the network in pixels.
+        image_size: Canvas (H, W) of the network in pixels; of a network of volumes, rows and columns of a patch.
         network_options: Further options that the network must be built with, as JSON.
     """
 
@@ -57,6 +60,16 @@ class ModelCard:
     def label_map(self) -> LabelMap:
         """Labels and network outputs."""
         return LabelMap.from_dataset_json(self.dataset_json, Path("dataset.json"))
+
+    @property
+    def patch_depth(self) -> int | None:
+        """Slices of a patch, for a network of volumes; none for one of slices."""
+        return self.network_options.get(PATCH_DEPTH)
+
+    @property
+    def patch_size(self) -> tuple[int, ...]:
+        """What the network sees: a canvas (H, W) in pixels or a patch (D, H, W) in voxels."""
+        return self.image_size if self.patch_depth is None else (self.patch_depth, *self.image_size)
 
     @property
     def num_channels(self) -> int:

@@ -18,6 +18,7 @@ from ..errors import OptionError, UserError
 from ..networks.crf import CRF
 from .base_model import BaseModel, find_base, read_base, setting_of
 from .checkpoints import PACKAGED_FILE, best_model, choose_run, find_checkpoint, models_below
+from .model_card import PATCH_DEPTH
 
 logger = logging.getLogger(__name__)
 
@@ -44,7 +45,7 @@ def refined_network(
     Args:
         in_channels: Channels of the input.
         num_classes: Classes including background, or regions.
-        options: Options of `nnunet_ext.networks.CRF`, as JSON.
+        options: Options of `nnunet_ext.networks.CRF`, as JSON; of a network of volumes with `patch_depth`.
         trainable: What trains: `crf` or `last`.
 
     Raises:
@@ -55,8 +56,9 @@ def refined_network(
         for name, value in dict(options.get("base_options", {})).items()
     }
     chosen = {**options, "base_options": base_options, "trainable": trainable}
+    spatial_dims = 2 if chosen.pop(PATCH_DEPTH, None) is None else 3
     try:
-        return CRF(in_channels, num_classes, **chosen)
+        return CRF(in_channels, num_classes, spatial_dims=spatial_dims, **chosen)
     except (TypeError, ImportError, ValueError) as error:
         raise OptionError(f"options of the CRF: {error}") from error
 

@@ -25,10 +25,13 @@ class Preprocessing:
     Args:
         channels: One scheme a channel.
         slice_axis: 0 (axial), 1 (coronal) or 2 (sagittal), in the canonical order.
+        spacing_mm: Median voxel size of the training cases in mm, in the canonical order; none if it isn't known.
+            Nothing is resampled to it.
     """
 
     channels: tuple[ChannelScheme, ...]
     slice_axis: int
+    spacing_mm: tuple[float, ...] | None = None
 
     @property
     def intensities(self) -> str:
@@ -39,7 +42,9 @@ class Preprocessing:
 
     def to_json(self) -> dict[str, Any]:
         """Return a JSON object that `from_json` reads."""
-        return {"slice_axis": self.slice_axis, "channels": [channel.to_json() for channel in self.channels]}
+        channels = [channel.to_json() for channel in self.channels]
+        known = {} if self.spacing_mm is None else {"spacing_mm": list(self.spacing_mm)}
+        return {"slice_axis": self.slice_axis, **known, "channels": channels}
 
     @classmethod
     def from_json(cls, content: dict[str, Any]) -> "Preprocessing":
@@ -48,7 +53,9 @@ class Preprocessing:
         Args:
             content: The JSON object.
         """
-        return cls(tuple(ChannelScheme.from_json(channel) for channel in content["channels"]), content["slice_axis"])
+        channels = tuple(ChannelScheme.from_json(channel) for channel in content["channels"])
+        spacing = content.get("spacing_mm")
+        return cls(channels, content["slice_axis"], None if spacing is None else tuple(map(float, spacing)))
 
     def slices_first(self, array: np.ndarray) -> np.ndarray:
         """Move the slice axis of a canonical array to the front.
@@ -60,6 +67,12 @@ class Preprocessing:
             A view of shape (..., D, H, W): D slices of H rows and W columns.
         """
         return np.moveaxis(array, array.ndim - 3 + self.slice_axis, array.ndim - 3)
+
+    @property
+    def slices_first_spacing_mm(self) -> list[float]:
+        """Voxel size in mm in the order of `slices_first`, (D, H, W); empty if it isn't known."""
+        spacing = list(self.spacing_mm or ())
+        return [spacing.pop(self.slice_axis), *spacing] if spacing else []
 
     def slices_back(self, array: np.ndarray) -> np.ndarray:
         """Undo `slices_first`.
@@ -112,9 +125,11 @@ def fit_preprocessing(
     """
     if intensities not in INTENSITIES:
         raise OptionError(f"intensities: need one of {', '.join(INTENSITIES)}, got {intensities!r}")
+    spacing_mm = tuple(np.median([volume.spacing_mm for volume in volumes], axis=0).tolist())
+    axis = _choose_axis(spacing_mm, slice_axis)
     if intensities == "unit":
         units = tuple(_unit_scheme(scheme_name(name)) for name in dataset.channel_names)
-        return Preprocessing(units, _choose_axis(volumes, slice_axis))
+        return Preprocessing(units, axis, spacing_mm)
     use_mask = float(np.median([volume.info["crop_ratio"] for volume in volumes])) < MASK_RATIO
     schemes = []
     for number, channel_name in enumerate(dataset.channel_names):
@@ -125,7 +140,7 @@ def fit_preprocessing(
                 raise DatasetError(f"{dataset.root}: CT normalisation needs labelled voxels, but every label is empty")
             foreground = measure(values, clipped=False)
         schemes.append(ChannelScheme(name, use_mask and name == "ZScoreNormalization", foreground))
-    return Preprocessing(tuple(schemes), _choose_axis(volumes, slice_axis))
+    return Preprocessing(tuple(schemes), axis, spacing_mm)
 
 
 def _unit_scheme(name: str) -> ChannelScheme:
@@ -134,10 +149,10 @@ def _unit_scheme(name: str) -> ChannelScheme:
     return ChannelScheme(name if name == "RGBTo01Normalization" else "RescaleTo01Normalization")
 
 
-def _choose_axis(volumes: list[CachedVolume], slice_axis: int | str) -> int:
+def _choose_axis(spacing_mm: tuple[float, ...], slice_axis: int | str) -> int:
     if slice_axis in (0, 1, 2):
         return int(slice_axis)
     if slice_axis != "auto":
         raise OptionError(f"slice_axis: need 0 (axial), 1 (coronal), 2 (sagittal) or auto, got {slice_axis!r}")
-    spacing = np.median([volume.spacing_mm for volume in volumes], axis=0)
+    spacing = np.array(spacing_mm)
     return int(np.argmax(spacing > spacing.max() * 0.99))

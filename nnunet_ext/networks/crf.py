@@ -116,7 +116,8 @@ class CRF(RefinedNetwork):
     Args:
         in_channels: Channels of the input, >= 1.
         num_classes: Classes K including background, >= 1.
-        base: Key of the network to refine.
+        spatial_dims: 2 for images, 3 for volumes.
+        base: Key of the network to refine; empty: `enet` for images, `genesisunet3d` for volumes.
         base_options: Its options.
         trainable: What trains: `all`; `crf`, the parameters of the CRF only; or `last`, those and the layer of the
             base that makes the logits. What doesn't train is as in evaluation: its dropout is off, its running
@@ -136,7 +137,7 @@ class CRF(RefinedNetwork):
         regions: Whether channels are overlapping regions.
 
     Shape:
-        Input (B, in_channels, H, W), float; output (B, num_classes, H, W), raw logits.
+        Input (B, in_channels, *S), float; output (B, num_classes, *S), raw logits.
 
     Raises:
         ValueError: If an argument is out of range, or the base names no last layer and `trainable` asks for it.
@@ -146,8 +147,9 @@ class CRF(RefinedNetwork):
         Krähenbühl and Koltun 2011, arXiv:1210.5644; on a network, Zheng 2015, arXiv:1502.03240.
     """
 
-    spatial_dims = (2,)
-    # what suits the default base
+    spatial_dims = (2, 3)
+    default_base = {2: "enet", 3: "genesisunet3d"}  # noqa: RUF012
+    # what suits the default bases
     training_defaults = {"optimizer": "adamw", "learning_rate": 2e-3, "weight_decay": 2e-4}  # noqa: RUF012
 
     def __init__(
@@ -155,7 +157,8 @@ class CRF(RefinedNetwork):
         in_channels: int,
         num_classes: int,
         *,
-        base: str = "enet",
+        spatial_dims: int = 2,
+        base: str = "",
         base_options: Mapping[str, Any] = {},
         trainable: str = "all",
         kind: str = "exact",
@@ -170,6 +173,7 @@ class CRF(RefinedNetwork):
         appearance_window: int = 5,
         regions: bool = False,
     ) -> None:
+        base = base or self.default_base.get(spatial_dims, "")
         if base == "crf":
             raise ValueError("base must be another network than 'crf', got 'crf'")
         field: dict[str, Any] = {
@@ -183,10 +187,9 @@ class CRF(RefinedNetwork):
             "appearance_window": appearance_window,
             "regions": regions,
         }
-        dims = self.spatial_dims[0]
         super().__init__(
-            build_network(base, in_channels, num_classes, spatial_dims=dims, **base_options),
-            make_field(kind, dims, field),
+            build_network(base, in_channels, num_classes, spatial_dims=spatial_dims, **base_options),
+            make_field(kind, spatial_dims, field),
             spacing_mm=spacing_mm,
             trainable=trainable,
             last_layers=getattr(network_class(base), "last_layers", ()),

@@ -6,6 +6,9 @@ from .CustomTrainer import CustomTrainer
 
 
 class nnUNetTrainerCRF(CustomTrainer):  # noqa: N801
-    """ENet, or another network.base, with a mean-field CRF behind it; weights of the base: pretrained=FILE."""
+    """ENet (3D: the U-Net of Models Genesis), or another network.base, with a mean-field CRF behind it.
+
+    Weights of the base: pretrained=FILE.
+    """
 
     preset: ClassVar = {"network": "crf"}

@@ -13,8 +13,10 @@ from nnunet_ext.bundle import read_model_card
 from nnunet_ext.bundle.base_model import BaseModel, read_base
 from nnunet_ext.errors import OptionError, UserError
 
+BASES = ("enet", "models_genesis", "sam2unet", "samed")
 LAST = {
     "enet": "base.classifier.",
+    "genesisunet3d": "base.out_tr.final_conv.",
     "sam2unet": "base.heads.2.",
     "samed": "base.mask_decoder.output_hypernetworks_mlps.",
 }
@@ -26,9 +28,9 @@ def crf(bundle_of):
     return bundle_of("crf")
 
 
-@pytest.fixture(scope="session", params=sorted(LAST))
+@pytest.fixture(scope="session", params=BASES)
 def base_run(bundle_of, request, tiny_phantom, tmp_path_factory) -> Path:
-    """A run of each bundle of slices on the phantom, as its own training writes it; read only."""
+    """A run of each bundle that segments on the phantom, as its own training writes it; read only."""
     base, folder = bundle_of(request.param), tmp_path_factory.mktemp(f"base_{request.param}")
     options = {**base.tiny, **FEW, "dataset_dir": str(tiny_phantom), "output_dir": str(folder / "run")}
     if "tuning" in base.train:
@@ -87,10 +89,41 @@ def test_model_holds_the_base_and_needs_no_other_file(crf, base_run, tiny_phanto
     assert list(Path("run/validation").glob("*.nii.gz"))
 
 
+def test_field_of_volumes_knows_the_size_of_voxels_and_sees_patches(bundle_of, crf, tiny_phantom, workspace):
+    base = bundle_of("models_genesis")
+    options = {**base.tiny, **FEW, "slice_axis": 1, "patch_depth": 8, "image_size": [16, 24], "cache_dir": "cache"}
+    base.run("train", **options, dataset_dir=str(tiny_phantom), output_dir="base")
+    options = {"dataset_dir": str(tiny_phantom), "base_checkpoint": "base", "cache_dir": "cache", "batch_size": 2}
+    parser = crf.workflow("train", **options).parser
+    network, data = (parser.get_parsed_content(name) for name in ("network_def", "data"))
+    depth, height, width = np.median([volume.spacing_mm for volume in data.train_volumes], axis=0)
+    assert depth != height, "or the order of axes is not tested"
+    assert network.spacing_mm == (height, depth, width)
+    assert network.crf.smoothness.bandwidths_mm().tolist() == pytest.approx([min(depth, height, width)] * 3)
+    batch = next(iter(parser.get_parsed_content("train::dataloader")))
+    assert batch["image"].shape == (2, 1, 8, 16, 24)
+    assert parser.get_parsed_content("train::dataset").separate
+    assert tuple(parser.get_parsed_content("validate::inferer").roi_size) == (8, 16, 24)
+
+
+def test_base_of_volumes_without_spacing_is_warned_of(bundle_of, crf, tiny_phantom, workspace, caplog):
+    base = bundle_of("models_genesis")
+    base.run("train", **{**base.tiny, **FEW, "cache_dir": "cache"}, dataset_dir=str(tiny_phantom), output_dir="base")
+    plans = json.loads(Path("base/plans.json").read_text())
+    del plans["nnunet_ext"]["preprocessing"]["spacing_mm"]
+    Path("base/plans.json").write_text(json.dumps(plans))
+    options = {"dataset_dir": str(tiny_phantom), "base_checkpoint": "base", "cache_dir": "cache"}
+    network = crf.workflow("train", **options).parser.get_parsed_content("network_def")
+    assert network.spacing_mm is None
+    assert network.crf.smoothness.bandwidths_mm().tolist() == pytest.approx([1.0] * 3)
+    assert "has no spacing_mm; the CRF takes voxels for mm" in caplog.text
+
+
 def test_without_training_a_field_of_weight_0_gives_the_logits_of_the_base(
     bundle_of, crf, base_run, tiny_phantom, workspace
 ):
-    base = bundle_of(read_base(base_run / "model_best.pt").network)
+    key = read_base(base_run / "model_best.pt").network
+    base = bundle_of({"genesisunet3d": "models_genesis"}.get(key, key))
     own = predict(base, tiny_phantom, "own", ckpt_dir=str(base_run))
     options = {"mode": "inference", "base_checkpoint": str(base_run)}
     nothing = predict(crf, tiny_phantom, "nothing", **options, crf_options={"smoothness_weight": 0.0})
@@ -174,7 +207,7 @@ def test_base_of_other_labels_or_channels_is_refused(crf, mine):
 
 def test_canvas_of_a_network_that_has_a_fixed_one_cannot_be_changed(crf, base_run, tiny_phantom, workspace):
     options = {"dataset_dir": str(tiny_phantom), "base_checkpoint": str(base_run), "image_size": [64, 48]}
-    if read_base(base_run / "model_best.pt").network == "enet":
+    if "image_size" not in read_base(base_run / "model_best.pt").options:
         assert found_base(crf, **options).card.image_size == (64, 48)
         return
     with pytest.raises(OptionError, match=r"is for \[32, 32\], got \[64, 48\]; leave it out"):

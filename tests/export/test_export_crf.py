@@ -18,7 +18,14 @@ from nnunet_ext.networks import build_network
 
 BASES = {
     "enet": {},
+    "genesisunet3d": {"base_channels": 4, "patch_depth": 16},
     "samed": {"variant": "small", "tuning": "lora", "lora_rank": 2},
+}
+"""What the bundles write into the description of a model."""
+
+BUILT_WITH = {
+    "genesisunet3d": {"spatial_dims": 3, "base_channels": 4},
+    "samed": {"variant": "small", "image_size": (64, 64), "rank": 2},
 }
 
 
@@ -28,12 +35,12 @@ def base(request, images_dir, tmp_path_factory):
     run = write_enet_run(images_dir.parent, (64, 64))
     if request.param == "enet":
         return run / "model_best.pt"
-    folder, options = tmp_path_factory.mktemp("samed"), BASES[request.param]
+    folder, options = tmp_path_factory.mktemp(request.param), BASES[request.param]
     card = read_model_card(run / "model_best.pt")
     card = ModelCard(card.dataset_json, card.dataset_name, card.preprocessing, card.image_size, options)
     card.write(folder)
     torch.manual_seed(4)
-    network = build_network("samed", 1, card.num_outputs, variant="small", image_size=(64, 64), rank=2)
+    network = build_network(request.param, 1, card.num_outputs, **BUILT_WITH[request.param])
     torch.save(network.state_dict(), folder / "model_best.pt")
     return folder / "model_best.pt"
 

@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 import torch
+from small_networks import small_options
 
-from nnunet_ext.networks import available, build_network, network_class
+from nnunet_ext.networks import available, build_network
 
 SIZES = {2: (32, 48), 3: (16, 32, 24)}
 ODD_SIZES = {2: (37, 45), 3: (17, 19, 21)}
@@ -21,8 +22,7 @@ each_network = pytest.mark.parametrize(("key", "dims"), CASES)
 
 def build(key: str, in_channels: int, num_classes: int, dims: int) -> torch.nn.Module:
     """Build a network in the small size that it names for CPUs, if it names one."""
-    small = getattr(network_class(key), "small_options", {})
-    return build_network(key, in_channels, num_classes, spatial_dims=dims, **small)
+    return build_network(key, in_channels, num_classes, spatial_dims=dims, **small_options(key, dims))
 
 
 @pytest.fixture(autouse=True)
