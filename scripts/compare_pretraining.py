@@ -21,12 +21,14 @@ from pathlib import Path
 from typing import Any
 
 import matplotlib.pyplot as plt
+import numpy as np
 import torch
 from adapt_data import derive
 from compared_results import mean_dice, read_scores
 from recorded_commands import RecordedCommands
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from evaluation.paired_tests import compare_pair
 from nnunet_ext.atomic import write_json
 from nnunet_ext.data.folds import fold_cases
 from nnunet_ext.data.raw_dataset import RawDataset, open_dataset
@@ -195,10 +197,9 @@ def table(name: str, root: Path = Path()) -> str:
     """
     cells = {(c["start"], c["labelled_cases"], c["seed"]): c for c in read_cells(name, root)}
     seeds = " | ".join(f"seed {seed}" for seed in SEEDS)
-    lines = [
-        f"| labelled cases | start | {seeds} | mean | over scratch | curve, after {EARLY} of {POINTS} | at its end |"
-    ]
-    lines.append("|---|---|" + "---|" * (len(SEEDS) + 4))
+    curve = f"curve, after {EARLY} of {POINTS} | at its end"
+    lines = [f"| labelled cases | start | {seeds} | mean | over scratch | cases better, p | {curve} |"]
+    lines.append("|---|---|" + "---|" * (len(SEEDS) + 5))
     for size in SIZES:
         scratch = [cells.get(("scratch", size, seed)) for seed in SEEDS]
         for start in STARTS:
@@ -207,12 +208,12 @@ def table(name: str, root: Path = Path()) -> str:
             dice = [f"{_mean([cell]):.3f}" if cell else "not run" for cell in own]
             mean = f"{_mean(present):.3f}" if all(own) else "–"
             compared = start != "scratch" and all(own) and all(scratch)  # the same seeds on both sides
-            gain = f"{_mean(present) - _mean(scratch):+.3f}" if compared else "–"
-            curve = [
+            gain = f"{_mean(present) - _mean(scratch):+.3f} | {_compared(present, scratch)}" if compared else "– | –"
+            ends = [
                 f"{statistics.fmean(c['curve'][place][1] for c in present):.3f}" if all(own) else "–"
                 for place in (EARLY - 1, -1)
             ]
-            lines.append(f"| {size} | {start} | {' | '.join([*dice, mean, gain, *curve])} |")
+            lines.append(f"| {size} | {start} | {' | '.join([*dice, mean, gain, *ends])} |")
     return "\n".join(lines)
 
 
@@ -239,6 +240,18 @@ def draw_curves(name: str, file: Path) -> None:
     axes[-1].legend(loc="lower right")
     figure.savefig(file, dpi=120)
     plt.close(figure)
+
+
+def _compared(cells: list[dict[str, Any]], others: list[Any]) -> str:
+    """Return in how many cases the mean of seeds and labels is the better one, and Wilcoxon's p."""
+    one, other = ([[label["dice"] for label in cell["scores"].values()] for cell in group] for group in (cells, others))
+    cases = sorted(one[0][0])
+    means = [
+        np.array([statistics.fmean(label[case] for labels in group for label in labels) for case in cases])
+        for group in (one, other)
+    ]
+    result = compare_pair(*means, clusters=cases, resamples=100, seed=0)
+    return f"{result.n_greater} of {result.n_cases}, {result.p:.3f}"
 
 
 def _mean(cells: list[dict[str, Any]]) -> float:

@@ -23,8 +23,8 @@ def test_gain_is_that_over_scratch_with_the_same_cases(tmp_path):
             file = tmp_path / RESULTS / f"{NAME}-{start}-5cases-{seed}.json"
             file.write_text(json.dumps(cell))
     rows = table(NAME, tmp_path).splitlines()
-    assert "| 5 | genesis | 0.750 | 0.750 | 0.750 | 0.750 | +0.250 | 0.750 | 0.750 |" in rows
-    assert "| 10 | genesis | not run | not run | not run | – | – | – | – |" in rows
+    assert "| 5 | genesis | 0.750 | 0.750 | 0.750 | 0.750 | +0.250 | 1 of 1, 1.000 | 0.750 | 0.750 |" in rows
+    assert "| 10 | genesis | not run | not run | not run | – | – | – | – | – |" in rows
     assert len(rows) == 2 + len(SIZES) * len(STARTS)
 
 
@@ -40,7 +40,7 @@ def test_fewer_seeds_than_all_are_compared_with_nothing(tmp_path):
     test_gain_is_that_over_scratch_with_the_same_cases(tmp_path)
     (tmp_path / RESULTS / f"{NAME}-scratch-5cases-1.json").unlink()
     row = next(row for row in table(NAME, tmp_path).splitlines() if row.startswith("| 5 | genesis |"))
-    assert row == "| 5 | genesis | 0.750 | 0.750 | 0.750 | 0.750 | – | 0.750 | 0.750 |"
+    assert row == "| 5 | genesis | 0.750 | 0.750 | 0.750 | 0.750 | – | – | 0.750 | 0.750 |"
 
 
 def test_run_of_another_length_or_network_is_not_taken_for_this_one(tmp_path):
