@@ -6,7 +6,8 @@ were not run; `--labels` one line for each label.
 
 The length of a training is fixed before it starts: a short trial measures CPU seconds per iteration (workers
 included), and as many iterations as fit the minutes are trained. So several cells may run side by side, as long as
-none gets more than its one thread.
+none gets more than its one thread. `cpu_s` in the file says what the training then took, with its start, decoding and
+validations; null where it was interrupted.
 """
 
 import argparse
@@ -17,16 +18,15 @@ import platform
 import re
 import shlex
 import shutil
-import signal
-import subprocess
 import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
-import psutil
 from compared_methods import METHODS
 from compared_results import by_label, cell_file, overview, read_scores
+from measured_commands import run_measured
 
 from nnunet_ext.atomic import write_json
 
@@ -60,7 +60,7 @@ class Cell:
         self.threads = threads
         self.options = list(self.method.options)
         self.commands: list[str] = []
-        self.cpu_s = 0.0
+        self.cpu_s: float | None = 0.0
         self.trial = self.work.parent / f"trial-{name}.json"
         self.file = cell_file(name, dataset_dir.name, minutes)
 
@@ -75,7 +75,7 @@ class Cell:
             self.options = [option.replace("{base}", model) for option in self.options]
         cost = self._cost()
         epochs, iterations = _length(minutes, cost)
-        self.commands = base.commands if self.method.base else []
+        self.commands, self.cpu_s = (base.commands, base.cpu_s) if self.method.base else ([], 0.0)
         predictions = train(epochs, iterations)
         scores = self.work / "scores"
         self._call(
@@ -92,6 +92,7 @@ class Cell:
                 "cpu_minutes": self.minutes,
                 "iterations": epochs * iterations,
                 "cpu_s_per_iteration": cost,
+                "cpu_s": None if self.cpu_s is None else round(self.cpu_s, 1),
                 "date": datetime.date.today().isoformat(),
                 "hardware": f"{platform.machine()}, {self.threads} thread(s), no GPU",
                 "commands": self.commands,
@@ -102,7 +103,7 @@ class Cell:
     def fitted(self) -> Path:
         """Train alone, and return the best model of the bundle, or the last one of nnU-Net."""
         epochs, iterations = _length(self.minutes, self._cost())
-        self.commands = []
+        self.commands, self.cpu_s = [], 0.0
         if self.method.trainer:
             return self._train_nnunet(epochs, iterations, predict=False).parent / "checkpoint_final.pth"
         return self._train_bundle(epochs, iterations, predict=False) / "model_best.pt"
@@ -127,8 +128,9 @@ class Cell:
         common += ["--cache_dir", self.work.parent / "cache", *self.options]
         interval = 3 if trial else max(1, epochs // 4)
         length = ["--max_epochs", epochs, "--iterations_per_epoch", iterations, "--val_interval", interval]
-        marks = (r"Epoch\[1\] Complete", r"validation ?\[") if trial else None
-        self._call(*run, train, *common, *length, between=marks)
+        marks = {"first": r"Epoch\[1\] Complete", "last": r"validation ?\[", "stop": True} if trial else {}
+        started = (output / "checkpoint_last.pt").exists()
+        self._count(self._call(*run, train, *common, *length, **marks), started)
         if trial or not predict:
             return output
         self._call(*run, evaluate, *common)
@@ -160,21 +162,21 @@ class Cell:
         ]
         finished = (fold / "checkpoint_final.pth").exists()
         started = finished or (fold / "checkpoint_latest.pth").exists()
-        # a trial needs no predictions of the validation cases, which nnU-Net makes after the last epoch
-        marks = (r": Epoch 1\b", "Training done") if trial else None
-        self._call(*train, more=["--c"] if started else [], between=marks, needed=predict or not finished)
+        # predictions of the validation cases, which nnU-Net makes after the last epoch, are no part of the training
+        marks = {"first": r": Epoch 1\b", "stop": True} if trial else {}
+        more = ["--c"] if started else []
+        cpu_s = self._call(*train, more=more, needed=predict or not finished, last="Training done", **marks)
+        self._count(cpu_s, started)
         return fold / "validation"
 
-    def _call(
-        self,
-        *words: object,
-        more: Sequence[str] = (),
-        between: tuple[str, str] | None = None,
-        needed: bool = True,
-    ) -> None:
+    def _count(self, cpu_s: float, started: bool) -> None:
+        """Add what a training took; of one that went on from a checkpoint, the part before it is not known."""
+        self.cpu_s = None if started or self.cpu_s is None else self.cpu_s + cpu_s
+
+    def _call(self, *words: object, more: Sequence[str] = (), needed: bool = True, **marks: Any) -> float:
         """Write a command down and run it, if needed, with more words that only continue what it has begun.
 
-        With two marks, measure its CPU seconds between them and end it at the second.
+        Return its CPU seconds between the marks, see `run_measured`.
         """
         command = [str(word) for word in words]
         places = {sys.executable: "python", f"{self.dataset_dir.parent}/": "$nnUNet_raw/", f"{Path.cwd()}/": ""}
@@ -185,60 +187,15 @@ class Cell:
             shown = shown.replace(place, name)
         self.commands.append(shown)
         if not needed:
-            return
+            return 0.0
         print("$ " + shown, flush=True)
-        self.work.mkdir(parents=True, exist_ok=True)
-        file = self.work / "log.txt"
-        limits = {"CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": str(self.threads), "nnUNet_n_proc_DA": "1"}
-        with file.open("a", encoding="utf-8") as log:
-            start = log.tell()
-            run = subprocess.Popen(
-                [*command, *more],
-                stdout=log,
-                stderr=subprocess.STDOUT,
-                env={**os.environ, **limits},
-                start_new_session=True,
-            )
-            try:
-                if between is not None:
-                    self.cpu_s = _cpu_between(run, file, start, *between)
-                    return
-                if run.wait() != 0:
-                    raise SystemExit(f"{shown}\nended with exit code {run.returncode}; see {file}")
-            finally:
-                if run.poll() is None:
-                    os.killpg(run.pid, signal.SIGKILL)
-                    run.wait()
+        return run_measured([*command, *more], self.work / "log.txt", self.threads, **marks)
 
 
 def _length(minutes: float, cost: float) -> tuple[int, int]:
     """Return the number of epochs and of iterations in each that fit the minutes."""
     epochs = max(1, round(minutes * 60 / cost / 50))
     return epochs, int(minutes * 60 / cost / epochs)
-
-
-def _cpu_between(run: subprocess.Popen, file: Path, start: int, first: str, last: str) -> float:
-    """Return the CPU seconds that a process and its children spend between two marks in their output."""
-    at_first = None
-    while run.poll() is None:
-        with file.open("rb") as stream:
-            stream.seek(start)
-            text = stream.read().decode("utf-8", errors="replace")
-        now = _cpu_seconds(run.pid)
-        if at_first is None and re.search(first, text):
-            at_first = now
-        if re.search(last, text):
-            if at_first is None:
-                break
-            return now - at_first
-        time.sleep(0.2)
-    raise SystemExit(f"the trial ended early with exit code {run.returncode}; see {file}")
-
-
-def _cpu_seconds(pid: int) -> float:
-    process = psutil.Process(pid)
-    times = [part.cpu_times() for part in (process, *process.children(recursive=True))]
-    return sum(t.user + t.system for t in times)
 
 
 def main() -> int:
