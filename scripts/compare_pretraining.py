@@ -5,8 +5,9 @@ from 10 of them: from random weights, from the pre-trained ones, or from their e
 Each seed draws cases and order anew. Of fold 0's validation cases, some give the learning curve and choose the model,
 the others are scored. All runs are the bundle's own commands, within this process.
 
-Each run is a JSON file with its curve and scores; what exists is not run again, what was interrupted goes on from its
-last epoch. `--table` prints what there is, `--figure` draws the curves.
+Each run is a JSON file with its seed, its curve, its scores and the CPU minutes of its training (null where that was
+interrupted; files of 2026-11-21 have none); what exists is not run again, what was interrupted goes on from its last
+epoch. `--table` prints what there is, `--figure` draws the curves.
 """
 
 import argparse
@@ -18,6 +19,7 @@ import random
 import statistics
 import sys
 from pathlib import Path
+from time import process_time
 from typing import Any
 
 import matplotlib.pyplot as plt
@@ -44,6 +46,7 @@ STARTS = {
 }
 """Start of the fine-tuning: task of the pre-training, and the parts that are taken over."""
 SIZES, SEEDS = (5, 10), (0, 1, 2)
+PRETRAINING_SEED = 0
 CURVE_CASES = 10
 POINTS, EARLY = 10, 3
 """Validations of each training; the one at which the table shows the curve, beside the last."""
@@ -96,13 +99,15 @@ class Experiment:
             return
         output = self._pretraining_dir(task)
         length = self._length(self.pretraining_steps)
-        self.commands.run(
-            *("monai.bundle", "run", "--config_file", "bundles/models_genesis/pretrain.json", "--task", task),
-            *("--dataset_dir", self.dataset.root, "--fold", 0, "--output_dir", output),
+        minutes = self._train(
+            output,
+            *("bundles/models_genesis/pretrain.json", "--task", task),
+            *("--dataset_dir", self.dataset.root, "--fold", 0, "--seed", PRETRAINING_SEED, "--output_dir", output),
             *("--cache_dir", self.work / "cache", *length, *self.network),
         )
         curve = read_curve(output / "tensorboard", "val_restoration_error", self.pretraining_steps // POINTS)
-        self._write(file, {"task": task, "steps": self.pretraining_steps, "restoration_error": curve})
+        content = {"task": task, "seed": PRETRAINING_SEED, "steps": self.pretraining_steps, "cpu_minutes": minutes}
+        self._write(file, {**content, "restoration_error": curve})
 
     def _finetune(self, start: str, size: int, seed: int) -> None:
         file = self._file(start, f"{size}cases", seed)
@@ -112,8 +117,9 @@ class Experiment:
         weights = "none" if task == "none" else self._pretraining_dir(task) / "model_best.pt"
         output = self.work / f"{start}-{size}-{seed}-{self.steps}steps"
         fold = SIZES.index(size) * len(SEEDS) + SEEDS.index(seed)
-        self.commands.run(
-            *("monai.bundle", "run", "--config_file", "bundles/models_genesis/train.json"),
+        minutes = self._train(
+            output,
+            "bundles/models_genesis/train.json",
             *("--dataset_dir", self.few, "--fold", fold, "--seed", seed, "--output_dir", output),
             *("--pretrained", weights, "--transfer", parts, "--cache_dir", self.work / "cache"),
             *("--early_stop_patience", POINTS, *self._length(self.steps), *self.network),
@@ -127,9 +133,15 @@ class Experiment:
             *("evaluation.test3d", "--predictions", predictions, "--source", "labels"),
             *("--references", self.few / "labelsTs", "--require-all", "--output", scores),
         )
-        content = {"start": start, "labelled_cases": size, "seed": seed, "steps": self.steps}
+        content = {"start": start, "labelled_cases": size, "seed": seed, "steps": self.steps, "cpu_minutes": minutes}
         curve = read_curve(output / "tensorboard", "val_mean_dice", self.steps // POINTS)
         self._write(file, {**content, "curve": curve, "scores": read_scores(scores / "metrics.csv")})
+
+    def _train(self, output: Path, config_file: str, *words: object) -> float | None:
+        """Train; return its CPU minutes, None if it went on from a checkpoint, whose part is not known."""
+        started, before = (output / "checkpoint_last.pt").exists(), process_time()
+        self.commands.run("monai.bundle", "run", "--config_file", config_file, *words)
+        return None if started else round((process_time() - before) / 60, 2)
 
     def _is_there(self, file: Path, steps: int) -> bool:
         """Return whether a run was made before; refuse to take one of another length or network for it."""

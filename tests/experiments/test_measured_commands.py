@@ -56,7 +56,7 @@ def test_command_is_ended_at_the_last_mark_if_so_asked(measure):
 def test_marks_of_an_earlier_command_in_the_log_do_not_count(measure):
     measure("print('end')")
     with pytest.raises(SystemExit):
-        measure("print('begin')", first="begin", last="end", stop=True)
+        measure("print('begin'); time.sleep(2)", first="begin", last="end", stop=True)
     assert measure.log.read_text().split() == ["end", "begin"]
 
 
