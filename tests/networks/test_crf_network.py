@@ -140,7 +140,7 @@ def test_crfseg_that_is_not_installed_is_an_error_that_says_what_to_do(monkeypat
 
 @pytest.mark.parametrize("dims", [2, 3])
 def test_crfseg_gives_its_own_logits_which_are_not_the_exact_ones(dims):
-    crfseg = pytest.importorskip("crfseg", reason="needs crfseg (pip install -e '.[benchmark]')")
+    crfseg = pytest.importorskip("crfseg", reason="needs crfseg (pip install -e '.[dev]')")
     logits = torch.randn(2, 3, *(8, 9, 7)[:dims])
     ours, theirs = make_field("crfseg", dims, {"iterations": 2, "smoothness_mm": 1.5}), crfseg.CRF(dims, n_iter=2)
     theirs.load_state_dict(ours.layer.state_dict())
@@ -149,7 +149,7 @@ def test_crfseg_gives_its_own_logits_which_are_not_the_exact_ones(dims):
 
 
 def test_crfseg_gives_direct_neighbours_weight_0_and_ours_the_largest():
-    pytest.importorskip("crfseg", reason="needs crfseg (pip install -e '.[benchmark]')")
+    pytest.importorskip("crfseg", reason="needs crfseg (pip install -e '.[dev]')")
     logits = torch.zeros(1, 2, 7, 7)
     logits[0, 1, 3, 3] = 20
     gain = {}
@@ -160,3 +160,14 @@ def test_crfseg_gives_direct_neighbours_weight_0_and_ours_the_largest():
     assert gain["crfseg"][0] == pytest.approx(0, abs=1e-6)
     assert gain["crfseg"][1] > 0.3
     assert gain["exact"][0] > gain["exact"][1] > 0
+
+
+@pytest.mark.parametrize("kind", ["exact", "crfseg"])
+def test_network_refines_by_the_layer_of_its_kind_and_no_other(kind):
+    package = pytest.importorskip("crfseg", reason="needs crfseg (pip install -e '.[dev]')")
+    model = network("enet", kind=kind, iterations=2, smoothness_weight=2.0, smoothness_mm=1.5, smoothness_window=5)
+    theirs = package.CRF(2, n_iter=2, smoothness_weight=2.0, smoothness_theta=1.5, filter_size=5)
+    image = torch.randn(1, 1, 32, 40)
+    with torch.no_grad():
+        same = torch.allclose(model.eval()(image), theirs(model.base(image)))
+    assert same == (kind == "crfseg")

@@ -93,6 +93,17 @@ def test_of_several_outputs_the_finest_is_refined_and_the_others_can_be_switched
         assert torch.equal(network(images), outputs[0])
 
 
+@pytest.mark.parametrize("kind", ["exact", "crfseg"])
+def test_field_is_of_the_kind_that_is_asked_for_and_no_other(folders, kind):
+    package = pytest.importorskip("crfseg", reason="needs crfseg (pip install -e '.[dev]')")
+    trainer = start(folders, "network=enet", "network.input_scale=1", "crf=all", f"crf.kind={kind}")
+    patch, spacing = trainer.configuration_manager.patch_size, trainer.configuration_manager.spacing
+    network, images = trainer.network.eval(), torch.randn(1, 2, *patch)
+    with torch.no_grad():
+        theirs = package.CRF(2)(network.base(images), torch.tensor([list(spacing)], dtype=torch.float32))
+        assert torch.allclose(network(images), theirs) == (kind == "crfseg")
+
+
 @pytest.mark.parametrize("crf", ["crf", "last"])
 def test_volumes_of_models_genesis_name_their_last_layer(folders, tmp_path, crf):
     donor = start(folders, *GENESIS, configuration="3d_fullres").network
