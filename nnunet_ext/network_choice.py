@@ -42,6 +42,17 @@ class PlannedNetwork:
     head_names = ("decoder.seg_layers.",)
 
 
+def freeze_coarser_outputs(network: Any) -> None:
+    """Freeze the layers of coarser outputs, which are there without deep supervision too, but get no gradient.
+
+    Several processes wait for the gradient of every parameter that trains. The layers keep their place in the weights.
+
+    Args:
+        network: The U-Net that nnU-Net planned, built without deep supervision.
+    """
+    network.decoder.seg_layers[:-1].requires_grad_(False)
+
+
 def network_choices() -> dict[str, NetworkInfo]:
     """Return what the option `network` takes, by key: the project's networks and nnU-Net's own."""
     own = NetworkInfo(PLANNED, PlannedNetwork.__name__, __name__, (2, 3), PlannedNetwork.__doc__ or "")

@@ -5,6 +5,7 @@ from pathlib import Path
 from torch import nn
 
 from ..errors import OptionError, UserError
+from ..network_choice import freeze_coarser_outputs
 from ..networks.genesisunet3d import GenesisUNet3D
 
 ARCHITECTURES = ("genesis", "segresnet", "planned")
@@ -69,7 +70,7 @@ def _planned(channels: int, plans_file: str | Path | None, configuration: str) -
     planned = plans.get_configuration(configuration)
     if len(planned.patch_size) != 3:
         raise UserError(f"configuration: need a 3D one, {configuration} has patches of {planned.patch_size}")
-    return get_network_from_plans(
+    network = get_network_from_plans(
         planned.network_arch_class_name,
         planned.network_arch_init_kwargs,
         planned.network_arch_init_kwargs_req_import,
@@ -78,3 +79,5 @@ def _planned(channels: int, plans_file: str | Path | None, configuration: str) -
         allow_init=True,
         deep_supervision=False,
     )
+    freeze_coarser_outputs(network)
+    return network

@@ -21,7 +21,7 @@ from ..data.scheduled_slices import schedule_slices
 from ..data.unannotated import UnannotatedLabels, refuse_other_entry
 from ..errors import OptionError
 from ..initial_weights import load_starting_weights
-from ..network_choice import PLANNED, build, network_class
+from ..network_choice import PLANNED, build, freeze_coarser_outputs, network_class
 from ..options import OWN_SAMPLER
 from ..plans import SECTION, refuse_other_options, with_section
 from ..recipe import from_section
@@ -116,7 +116,10 @@ class CustomTrainer(nnUNetTrainer):
             )
         last_layers = getattr(network_class(options.network), "last_layers", ())
         spacing_mm = configuration_manager.spacing
-        return refined(network, options.crf, options.crf_options, spacing_mm, last_layers, options.network)
+        whole = refined(network, options.crf, options.crf_options, spacing_mm, last_layers, options.network)
+        if options.network == PLANNED and not enable_deep_supervision:
+            freeze_coarser_outputs(network)  # crf=last has let all of them train
+        return whole
 
     def initialize(self) -> None:
         """Build network, optimiser and loss; print the options."""

@@ -1,5 +1,6 @@
 """Two processes train one network, each on its share: what torchrun starts on two GPUs, on CPUs."""
 
+import json
 import os
 import subprocess
 import sys
@@ -8,7 +9,22 @@ import pytest
 import torch
 from test_bundle_resume import state
 
-STEPS = ("train", "pretrain")
+PLAIN_UNET = {
+    "network_class_name": "dynamic_network_architectures.architectures.unet.PlainConvUNet",
+    "arch_kwargs": {
+        **{"n_stages": 3, "features_per_stage": [4, 8, 8], "kernel_sizes": [[3, 3, 3]] * 3},
+        **{"strides": [[1, 1, 1], [2, 2, 2], [2, 2, 2]], "n_conv_per_stage": [1, 1, 1]},
+        **{"n_conv_per_stage_decoder": [1, 1], "conv_op": "torch.nn.Conv3d", "conv_bias": True},
+        **{"norm_op": "torch.nn.InstanceNorm3d", "nonlin": "torch.nn.LeakyReLU"},
+    },
+    "_kw_requires_import": ["conv_op", "norm_op", "nonlin"],
+}
+STEPS = [
+    pytest.param("train", {}, id="train"),
+    pytest.param("pretrain", {"architecture": "genesis"}, id="pretrain-genesis"),
+    pytest.param("pretrain", {"architecture": "segresnet", "base_channels": 8}, id="pretrain-segresnet"),
+    pytest.param("pretrain", {"architecture": "planned", "plans_file": "nnUNetPlans.json"}, id="pretrain-planned"),
+]
 
 
 @pytest.fixture
@@ -31,11 +47,14 @@ def torchrun(genesis, tiny_phantom, workspace, repository):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("step", STEPS)
-def test_two_processes_train_validate_and_are_continued(torchrun, workspace, step):
-    torchrun(step, "pair", processes=2, max_epochs=1)
+@pytest.mark.parametrize(("step", "options"), STEPS)
+def test_two_processes_train_validate_and_are_continued(torchrun, workspace, step, options):
+    """Unless every parameter that trains gets a gradient, they stop at the second iteration."""
+    configuration = {"patch_size": [16, 24, 24], "architecture": PLAIN_UNET}
+    (workspace / "nnUNetPlans.json").write_text(json.dumps({"configurations": {"3d_fullres": configuration}}))
+    torchrun(step, "pair", processes=2, max_epochs=1, **options)
     assert state("pair")["epoch"] == 1
-    torchrun(step, "pair", processes=2, max_epochs=2)
+    torchrun(step, "pair", processes=2, max_epochs=2, **options)
     assert (state("pair")["epoch"], state("pair")["iteration"]) == (2, 6)
     names = {path.name for path in (workspace / "pair").iterdir()}
     assert {"model_best.pt", "checkpoint_last.pt", "plans.json", "tensorboard"} <= names
