@@ -24,10 +24,11 @@ def transform_of(folders, *settings: str, epoch: int = 0):
 
 
 def patch(size) -> dict[str, torch.Tensor]:
-    rows, columns = np.mgrid[: size[0], : size[1]]
-    distance = np.hypot(rows - size[0] / 2, columns - size[1] / 2)
-    label = np.select([distance < 6, distance < 12, distance > 30], [2, 1, -1], 0).astype(np.int16)
-    image = np.exp(-(distance**2) / 150)[None].repeat(2, 0).astype(np.float32)
+    """Return a patch of smooth intensities, in which label 200 lies within label 3, and -1 at one side."""
+    places = np.stack([axis / length - 0.5 for axis, length in zip(np.indices(size), size, strict=True)])
+    distance = np.linalg.norm(places, axis=0)
+    label = np.select([distance < 0.1, distance < 0.2, places[-1] < -0.26], [200, 3, -1], 0).astype(np.int16)
+    image = np.exp(-(distance**2) / 0.03)[None].repeat(2, 0).astype(np.float32)
     return {"image": torch.from_numpy(image), "segmentation": torch.from_numpy(label)[None]}
 
 
@@ -44,7 +45,7 @@ def test_a_set_changes_patches_and_never_mixes_labels(folders, name):
     for sample in found:
         assert sample["image"].shape == (2, *wanted)
         assert sample["segmentation"].shape == (1, *wanted)
-        assert set(np.unique(sample["segmentation"])) <= {0, 1, 2}
+        assert set(np.unique(sample["segmentation"])) <= {0, 3, 200}  # a mean of two of them is none of them
     assert len({sample["image"].numpy().tobytes() for sample in found}) > 3
 
 
@@ -53,8 +54,19 @@ def test_none_is_the_centre_of_the_patch(folders):
     wanted = tuple(trainer.configuration_manager.patch_size)
     sample = transform(**patch(size))
     torch.testing.assert_close(sample["image"], centre(patch(size)["image"], wanted))
-    expected = centre(patch(size)["segmentation"], wanted).clamp_min(0)
-    assert torch.equal(sample["segmentation"].long(), expected.long())
+    expected = centre(patch(size)["segmentation"], wanted)
+    assert set(expected.unique().tolist()) == {-1, 0, 3, 200}
+    assert torch.equal(sample["segmentation"].long(), expected.clamp_min(0).long())
+
+
+def test_no_set_stands_in_for_another(folders):
+    found = {}
+    for name in AUGMENTATIONS:
+        transform, size, _ = transform_of(folders, f"augmentation={name}")
+        np.random.seed(0)
+        torch.manual_seed(0)
+        found[name] = torch.stack([transform(**patch(size))["image"] for _ in range(8)])
+    assert len({images.numpy().tobytes() for images in found.values()}) == len(AUGMENTATIONS)
 
 
 @pytest.mark.parametrize("name", ["zoom", "nnunet"])
