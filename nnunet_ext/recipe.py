@@ -14,7 +14,6 @@ from .network_choice import (
     training_defaults,
 )
 from .options import OWN_SAMPLER, PLANS_KEYS, Options, accept, option_default, option_fields
-from .training.augmentations import NNUNET
 from .training.optimizers import OPTIMIZERS, TIED_OPTIONS
 
 
@@ -64,16 +63,13 @@ def resolve(given: Mapping[str, Any], *, patch_size: Sequence[int], preset: Mapp
 
 
 def _refuse_slices_of_volumes(values: Mapping[str, Any], spatial_dims: int) -> None:
-    """Refuse options that work on slices for a configuration of volumes."""
-    if spatial_dims == 2:
-        return
-    for name, of_volumes in (("sampler", (OWN_SAMPLER,)), ("augmentation", (NNUNET, "none"))):
-        value = values.get(name, option_default(name))
-        if value not in of_volumes:
-            raise OptionError(
-                f"option {name} works on slices, so {value} needs a 2D configuration, got a patch of {spatial_dims} "
-                f"numbers; set {name}={of_volumes[0]}, or configure with -c 2d"
-            )
+    """Refuse a sampler of slices for a configuration of volumes."""
+    sampler = values.get("sampler", option_default("sampler"))
+    if spatial_dims != 2 and sampler != OWN_SAMPLER:
+        raise OptionError(
+            f"option sampler works on slices, so {sampler} needs a 2D configuration, got a patch of {spatial_dims} "
+            f"numbers; set sampler={OWN_SAMPLER}, or configure with -c 2d"
+        )
 
 
 def _lay_over(values: dict[str, Any], layer: Mapping[str, Any]) -> None:

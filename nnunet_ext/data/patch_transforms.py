@@ -23,7 +23,7 @@ class MonaiTransform:
         self.transform = transform
 
     def __call__(self, **data: Any) -> dict[str, Any]:
-        """Transform "image" (C, H, W) and "segmentation" (1, H, W)."""
+        """Transform "image" (C, *S) and "segmentation" (1, *S), S = H, W or D, H, W."""
         self.transform.set_random_state(seed=int(np.random.randint(2**31)))
         label = data["segmentation"]
         result = self.transform({"image": data["image"], "label": label})
@@ -59,7 +59,7 @@ def patch_transforms(name: str, patch_size: tuple[int, ...], last: Any) -> tuple
 
     Args:
         name: Name of the set.
-        patch_size: Size of the patches in training.
+        patch_size: Size of the patches in training, (H, W) in pixels or (D, H, W) in voxels.
         last: What nnU-Net does to patches of the validation: labels outside the image, regions, coarser targets.
     """
     from batchgeneratorsv2.transforms.spatial.spatial import SpatialTransform
@@ -72,7 +72,7 @@ def patch_transforms(name: str, patch_size: tuple[int, ...], last: Any) -> tuple
         return plain, None
     if name == "none":
         return plain, plain
-    chosen = MonaiTransform(make_augmentation(name, (patch_size[0], patch_size[1])))
+    chosen = MonaiTransform(make_augmentation(name, patch_size))
     return plain, ComposeTransforms([centre, RemoveLabelTransform(-1, 0), chosen, last])
 
 

@@ -1,7 +1,7 @@
 """The sets of random transforms that `augmentation=` takes, and what each is for."""
 
 NNUNET = "nnunet"
-"""nnU-Net's own transforms, the only ones for volumes beside none."""
+"""nnU-Net's own transforms."""
 
 AUGMENTATIONS: dict[str, str] = {
     "none": "nothing",

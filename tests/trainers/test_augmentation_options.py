@@ -5,22 +5,34 @@ import pytest
 import torch
 
 from nnunet_ext.data.shared_epoch import SharedEpoch
-from nnunet_ext.errors import OptionError
 from nnunet_ext.trainers.CustomTrainer import CustomTrainer
 from nnunet_ext.training.augmentations import AUGMENTATIONS
 
-SHORT = ("network=enet", "network.input_scale=1", "batch_size=4", "iterations_per_epoch=3")
+SHORT = ("batch_size=4", "iterations_per_epoch=3")
+GENESIS = ("3d_fullres", "network=genesisunet3d", "network.base_channels=4")
+SHAPES = {
+    "slices": ("2d", "network=enet", "network.input_scale=1"),
+    "volumes": (*GENESIS, "patch_size=8,16,16"),
+    "flat volumes": (*GENESIS, "patch_size=8,40,40"),  # so flat that nnU-Net turns them within their slices only
+}
 OWN = sorted(AUGMENTATIONS.keys() - {"none", "nnunet"})
 
 
-def transform_of(folders, *settings: str, epoch: int = 0):
+@pytest.fixture(params=SHAPES)
+def shape(request) -> str:
+    return request.param
+
+
+def transform_of(folders, *settings: str, epoch: int = 0, shape: str = "slices"):
     """Return the training transforms that nnU-Net's loader gets, and the size of their input."""
-    folders.configure("2d_augment", *SHORT, *settings)
-    trainer = folders.trainer(CustomTrainer, "2d_augment")
+    configuration, *of_shape = SHAPES[shape]
+    folders.configure("augment", *SHORT, *of_shape, *settings, configuration=configuration)
+    trainer = folders.trainer(CustomTrainer, "augment")
     trainer.initialize()
     trainer.current_epoch = epoch
     loader, _ = trainer.get_dataloaders()
-    return loader.data_loader.transforms, tuple(loader.data_loader.patch_size[1:]), trainer
+    size = tuple(loader.data_loader.patch_size)[-len(trainer.configuration_manager.patch_size) :]
+    return loader.data_loader.transforms, size, trainer
 
 
 def patch(size) -> dict[str, torch.Tensor]:
@@ -34,12 +46,12 @@ def patch(size) -> dict[str, torch.Tensor]:
 
 def centre(array: torch.Tensor, size) -> torch.Tensor:
     starts = [(whole - part) // 2 for whole, part in zip(array.shape[1:], size, strict=True)]
-    return array[:, starts[0] : starts[0] + size[0], starts[1] : starts[1] + size[1]]
+    return array[(slice(None), *(slice(start, start + part) for start, part in zip(starts, size, strict=True)))]
 
 
 @pytest.mark.parametrize("name", OWN)
-def test_a_set_changes_patches_and_never_mixes_labels(folders, name):
-    transform, size, trainer = transform_of(folders, f"augmentation={name}")
+def test_a_set_changes_patches_and_never_mixes_labels(folders, shape, name):
+    transform, size, trainer = transform_of(folders, f"augmentation={name}", shape=shape)
     wanted = tuple(trainer.configuration_manager.patch_size)
     found = [transform(**patch(size)) for _ in range(20)]
     for sample in found:
@@ -49,8 +61,8 @@ def test_a_set_changes_patches_and_never_mixes_labels(folders, name):
     assert len({sample["image"].numpy().tobytes() for sample in found}) > 3
 
 
-def test_none_is_the_centre_of_the_patch(folders):
-    transform, size, trainer = transform_of(folders, "augmentation=none")
+def test_none_is_the_centre_of_the_patch(folders, shape):
+    transform, size, trainer = transform_of(folders, "augmentation=none", shape=shape)
     wanted = tuple(trainer.configuration_manager.patch_size)
     sample = transform(**patch(size))
     torch.testing.assert_close(sample["image"], centre(patch(size)["image"], wanted))
@@ -59,10 +71,10 @@ def test_none_is_the_centre_of_the_patch(folders):
     assert torch.equal(sample["segmentation"].long(), expected.clamp_min(0).long())
 
 
-def test_no_set_stands_in_for_another(folders):
+def test_no_set_stands_in_for_another(folders, shape):
     found = {}
     for name in AUGMENTATIONS:
-        transform, size, _ = transform_of(folders, f"augmentation={name}")
+        transform, size, _ = transform_of(folders, f"augmentation={name}", shape=shape)
         np.random.seed(0)
         torch.manual_seed(0)
         found[name] = torch.stack([transform(**patch(size))["image"] for _ in range(8)])
@@ -70,9 +82,9 @@ def test_no_set_stands_in_for_another(folders):
 
 
 @pytest.mark.parametrize("name", ["zoom", "nnunet"])
-def test_transforms_begin_with_their_epoch(folders, name):
+def test_transforms_begin_with_their_epoch(folders, shape, name):
     """An epoch has 3 batches of 4: 24 plain patches, then changed ones, from epoch 3 on."""
-    transform, size, trainer = transform_of(folders, f"augmentation={name}", "augment_from_epoch=3")
+    transform, size, trainer = transform_of(folders, f"augmentation={name}", "augment_from_epoch=3", shape=shape)
     plain = centre(patch(size)["image"], tuple(trainer.configuration_manager.patch_size))
     same = [torch.equal(transform(**patch(size))["image"], plain) for _ in range(60)]
     assert all(same[:24])
@@ -85,21 +97,54 @@ def test_a_resumed_training_knows_that_they_have_begun(folders):
     assert not all(torch.equal(transform(**patch(size))["image"], plain) for _ in range(12))
 
 
-@pytest.mark.parametrize("name", ["nnunet", "elastic"])
-def test_a_batch_with_coarser_targets_is_trained_on(folders, name):
+@pytest.mark.parametrize(
+    ("configuration", "name"), [("2d", "nnunet"), ("2d", "elastic"), ("3d_fullres", "elastic"), ("3d_fullres", "crop")]
+)
+def test_a_batch_with_coarser_targets_is_trained_on(folders, configuration, name):
     """The planned network has deep supervision; nnU-Net makes its targets after the transforms."""
     settings = ("network=planned", "batch_size=2", "iterations_per_epoch=1")
-    folders.configure("2d_planned", *settings, f"augmentation={name}", "augment_from_epoch=2")
-    trainer = folders.trainer(CustomTrainer, "2d_planned")
+    own = (f"augmentation={name}", "augment_from_epoch=2")
+    folders.configure("planned", *settings, *own, configuration=configuration)
+    trainer = folders.trainer(CustomTrainer, "planned")
     trainer.initialize()
     loader, _ = trainer.get_dataloaders()
     for _ in range(3):  # plain and changed ones
         assert np.isfinite(trainer.train_step(next(loader))["loss"])
 
 
-def test_sets_of_slices_are_refused_for_volumes(folders):
-    with pytest.raises(OptionError, match=r"zoom needs a 2D configuration, .* 3 numbers; set augmentation=nnunet"):
-        folders.configure("3d_zoom", "network=planned", "augmentation=zoom", configuration="3d_fullres")
+def test_flat_volumes_keep_their_slices_in_nnunets_loader(folders):
+    _, size, trainer = transform_of(folders, "augmentation=affine", shape="flat volumes")
+    _, within_slices, _, mirror_axes = trainer.configure_rotation_dummyDA_mirroring_and_inital_patch_size()
+    assert within_slices
+    assert (size[0], mirror_axes) == (8, None)
+    assert min(size[1:]) > 40
+
+
+@pytest.mark.parametrize("name", OWN)
+def test_volumes_of_a_data_set_are_loaded_with_each_set(folders, name):
+    """Their six slices are fewer than the patch has: nnU-Net pads labels with -1, which no loss knows."""
+    folders.configure("3d_own", *SHORT, *SHAPES["volumes"][1:], f"augmentation={name}", configuration="3d_fullres")
+    trainer = folders.trainer(CustomTrainer, "3d_own")
+    trainer.initialize()
+    loader, _ = trainer.get_dataloaders()
+    batch = next(loader)
+    assert batch["data"].shape == (4, 2, 8, 16, 16)
+    assert batch["target"].shape == (4, 1, 8, 16, 16)
+    assert set(batch["target"].unique().tolist()) <= {0, 1, 2}
+
+
+def test_a_set_moves_the_labels_of_the_stage_before_too(folders):
+    """A cascade hands them over as a second label map, which becomes one channel of the image for each label."""
+    _, size, trainer = transform_of(folders, "augmentation=zoom", shape="volumes")
+    wanted, labels = (8, 16, 16), patch(size)["segmentation"].clamp(0, 1)
+    transform = trainer.get_training_transforms(
+        wanted, (0, 0), None, None, False, is_cascaded=True, foreground_labels=[1]
+    )
+    moved = [transform(image=patch(size)["image"], segmentation=labels.repeat(2, 1, 1, 1)) for _ in range(10)]
+    for sample in moved:
+        assert sample["image"].shape == (3, *wanted)
+        assert torch.equal(sample["image"][2:], sample["segmentation"].float())
+    assert len({sample["image"].numpy().tobytes() for sample in moved}) > 3
 
 
 def test_volumes_can_do_without_augmentation_at_first(folders):
