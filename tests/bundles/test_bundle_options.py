@@ -149,6 +149,16 @@ def test_mixup_of_images_maps_and_losses(bundle, tiny_phantom, workspace, kind):
         assert set(checked) == {None if kind == "none" else "input"}
 
 
+def test_shares_come_from_the_beta_distribution_of_the_option(bundle, tiny_phantom, workspace):
+    options = {"dataset_dir": str(tiny_phantom), "cache_dir": "cache", **bundle.tiny, "mixup": "input", "seed": 5}
+    trainer = bundle.workflow("train", **options, mixup_alpha=1.5).parser.get_parsed_content("train::trainer")
+    mixup = trainer.inferer.mixup
+    assert trainer.loss_function.mixup is mixup
+    assert mixup.alpha == 1.5
+    mixup.begin(torch.zeros(2, 1, 8, 8))
+    assert mixup.mix.weight == np.random.default_rng((5, 0)).beta(1.5, 1.5)
+
+
 def test_a_mistyped_mixup_is_refused(bundle, tiny_phantom, workspace):
     options = {"dataset_dir": str(tiny_phantom), "cache_dir": "cache", **bundle.tiny, "mixup": "inputs"}
     with pytest.raises(UserError, match="mixup must be one of none, input, manifold"), bundle.readable_errors():

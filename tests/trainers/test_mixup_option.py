@@ -2,6 +2,7 @@
 
 import copy
 
+import numpy as np
 import pytest
 import torch
 
@@ -67,6 +68,13 @@ def test_a_step_descends_the_loss_of_the_mixture(folders, network, kind, accumul
         torch.testing.assert_close(moved[-1], wanted, atol=1e-5, rtol=1e-4)
     assert len(set(points)) > 1 if kind == "manifold" else set(points) == {"input"}
     assert not torch.equal(moved[0], moved[1])
+
+
+def test_shares_come_from_the_beta_distribution_of_the_option(folders):
+    trainer = make_trainer(folders, "enet", "mixup=input", "mixup_alpha=1.5", "seed=5")
+    assert trainer._mixup.alpha == 1.5
+    trainer._mixup.begin(torch.zeros(3, 2, 8, 8))
+    assert trainer._mixup.mix.weight == np.random.default_rng((5, trainer.current_epoch)).beta(1.5, 1.5)
 
 
 def test_online_validation_is_not_mixed(folders):
