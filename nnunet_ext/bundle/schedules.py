@@ -82,11 +82,13 @@ class ObserveScore:
     Args:
         scheduler: What `make_schedule` returned.
         metric: Name of the score.
+        lower_is_better: Whether the score is an error.
     """
 
-    def __init__(self, scheduler: LambdaLR, metric: str = "val_mean_dice") -> None:
+    def __init__(self, scheduler: LambdaLR, metric: str = "val_mean_dice", lower_is_better: bool = False) -> None:
         self.scheduler = scheduler
         self.metric = metric
+        self.lower_is_better = lower_is_better
 
     def attach(self, engine: Engine) -> None:
         """Register with an evaluator.
@@ -104,7 +106,8 @@ class ObserveScore:
         """
         for course in self.scheduler.lr_lambdas:
             if isinstance(course, Plateau):
-                course.scores = [*course.scores, float(engine.state.metrics[self.metric])]
+                score = float(engine.state.metrics[self.metric])
+                course.scores = [*course.scores, -score if self.lower_is_better else score]
 
 
 def warmup_schedule(name: str, warmup: int, total: int) -> Callable[[int], float]:
