@@ -14,6 +14,9 @@ from .paired_tests import CONFIDENCE, SIGNIFICANCE
 from .score_files import FOREGROUND
 from .summary import versions
 
+_ENOUGH = 6
+"""With fewer cases or patients no Wilcoxon test reaches 5 %."""
+
 COMPARISON_FILE, DIFFERENCES_FILE, RANKINGS_FILE = "comparison.json", "differences.csv", "rankings.csv"
 
 DEFINITIONS = {
@@ -183,11 +186,13 @@ def format_comparison(methods: Sequence[str], comparisons: Sequence[MetricCompar
                 f"  {name:{width}}  {comparison.values[:, i].mean():8.3f}   {places}{first}{infinite}".rstrip()
             )
         for (first_name, second_name), result in comparison.pairs.items():
+            interval = "no interval" if math.isnan(result.low) else f"[{result.low:+.4f}, {result.high:+.4f}]"
+            chance = f", the better mean is so by chance with {result.false_claim:.1%}" if comparison.better else ""
             lines.append(
-                f"  {first_name} - {second_name}: {result.difference:+.4f} [{result.low:+.4f}, {result.high:+.4f}], "
+                f"  {first_name} - {second_name}: {result.difference:+.4f} {interval}, "
                 f"greater in {result.n_greater} and less in {result.n_less} cases, "
                 f"p = {comparison.p_holm[first_name, second_name]:.3g} (Holm), correlation {result.correlation:.2f}"
-                + (f", the better mean is so by chance with {result.false_claim:.1%}" if comparison.better else "")
+                + (chance if result.n_clusters >= _ENOUGH else f"; {result.n_clusters} are too few for any test")
             )
         parts.append("\n".join(lines))
     return "\n\n".join(parts)

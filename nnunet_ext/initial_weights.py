@@ -14,6 +14,9 @@ from .networks._weights import LoadReport, load_weights, read_weights
 METHODS = {"genesis": "all", "genesis-encoder": "encoder", "nnunet": "whole"}
 """What `init=<method>:<file>` takes over, by method: all but the last layer, the encoder alone, or everything."""
 
+_NAMED = 3
+"""So many names of a long list are shown."""
+
 _NUMBER = np.float64(0).__reduce__()[0]
 _HARMLESS: list[Any] = [
     *((_NUMBER, f"numpy.{core}.multiarray.scalar") for core in ("core", "_core")),
@@ -122,6 +125,12 @@ def _load_trained(network: torch.nn.Module, key: str, file: str) -> LoadReport:
         raise OptionError(f"init: {error}") from error
     try:
         network.load_state_dict(found)
-    except RuntimeError as error:
-        raise OptionError(f"init: {file} must hold the weights of this very network, {key}: {error}") from error
+    except RuntimeError:
+        ours, theirs = ({name: value.shape for name, value in state.items()} for state in (network.state_dict(), found))
+        faults = [name for name in {**ours, **theirs} if ours.get(name) != theirs.get(name)]
+        more = f" and {len(faults) - _NAMED} more" if len(faults) > _NAMED else ""
+        raise OptionError(
+            f"init: {file} must hold the weights of this very network, {key}, of the same options, channels and "
+            f"classes; missing, unknown or of another shape: {', '.join(faults[:_NAMED])}{more}"
+        ) from None
     return LoadReport(loaded=list(found))

@@ -1,5 +1,6 @@
 """The options of a training under nnU-Net: names, types, allowed values, defaults; the only place that knows them."""
 
+import difflib
 import json
 import math
 from collections.abc import Callable, Iterable, Mapping
@@ -270,7 +271,9 @@ def accept(name: str, value: Any) -> Any:
     """
     specs = option_fields()
     if name not in specs:
-        raise OptionError(f"unknown option {name!r}; known: {', '.join(specs)}; see python -m nnunet_ext list")
+        close = difflib.get_close_matches(name, specs, n=1)
+        hint = f"did you mean {close[0]}? " if close else ""
+        raise OptionError(f"unknown option {name!r}; {hint}known: {', '.join(specs)}; see python -m nnunet_ext list")
     rule: Rule = specs[name].metadata["rule"]
     try:
         return rule.accept(value)

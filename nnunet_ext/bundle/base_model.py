@@ -12,7 +12,7 @@ from torch import nn
 from ..data.raw_dataset import RawDataset, open_dataset
 from ..errors import OptionError, UserError
 from ..networks import available, build_network
-from .checkpoints import LAST_FILE, best_model, fingerprint, is_adapter, load_checkpoint, models_below
+from .checkpoints import LAST_FILE, best_model, fingerprint, is_adapter, load_checkpoint, models_below, read_state
 from .demo_base import train_demo_base
 from .model_card import PATCH_DEPTH, ModelCard, read_model_card
 
@@ -67,7 +67,9 @@ class BaseModel:
         own = {"base": self.network, "base_options": self.options, "regions": self.card.label_map.has_regions}
         side = 1.0  # a pixel of the canvas
         if self.card.patch_depth is not None:
-            spacing_mm = self.card.preprocessing.slices_first_spacing_mm
+            preprocessing = self.card.preprocessing
+            known = preprocessing.spacing_mm
+            spacing_mm = preprocessing.ordered_slices_first(known) if known else []
             if not spacing_mm:
                 logger.warning(
                     f"WARNING: plans.json of {self.checkpoint} has no spacing_mm; the CRF takes voxels for mm"
@@ -220,7 +222,7 @@ def _check_data_set(card: ModelCard, dataset: RawDataset, checkpoint: Path, comm
 
 def _recognize(card: ModelCard, checkpoint: Path) -> tuple[str, dict[str, Any]]:
     """Return the key and the options of the network whose weights a file holds."""
-    shapes = None if is_adapter(checkpoint) else _shapes(_state(checkpoint))
+    shapes = None if is_adapter(checkpoint) else _shapes(read_state(checkpoint, "base_checkpoint"))
     dims = len(card.patch_size)
     unusable = []
     for key, info in available().items():
@@ -254,14 +256,6 @@ def _options(card: ModelCard, allowed: Mapping[str, Any]) -> dict[str, Any] | No
         return None
     options = {names[name]: card.network_options[name] for name in given}
     return {**options, "image_size": list(card.image_size)} if "image_size" in allowed else options
-
-
-def _state(checkpoint: Path) -> Mapping[str, Any]:
-    try:
-        content = torch.load(checkpoint, map_location="cpu", weights_only=True, mmap=True)
-        return content.get("network", content)
-    except Exception as error:  # torch raises many kinds for a damaged file
-        raise UserError(f"base_checkpoint: {checkpoint}: must be a state dict, but cannot be read ({error})") from error
 
 
 def _shapes(state: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:

@@ -3,6 +3,8 @@
 import hashlib
 import json
 import logging
+import zipfile
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -54,24 +56,42 @@ def find_checkpoint(ckpt_dir: str | Path, bundle_root: str | Path = ".", dataset
         Path of the checkpoint, a file or an adapter folder.
 
     Raises:
-        UserError: If there is none; it says where it looked and what to do.
+        UserError: If there is none (it says where it looked and what to do), or it cannot be read.
     """
     folder, models = Path(ckpt_dir), Path(bundle_root) / "models"
-    if folder.is_file():
-        return str(folder)
     if is_adapter(folder):
         return str(folder.resolve())  # what belongs to it lies in the folder above, also of "."
-    if found := best_model(folder):
+    found = folder if folder.is_file() else best_model(folder)
+    if found is None and (runs := models_below(folder)):
+        found = choose_run(runs, dataset_dir)
+    if found := found or _first_model(models, PACKAGED_FILE):
+        if not is_adapter(found):
+            read_state(found, "ckpt_dir")
         return str(found)
-    if runs := models_below(folder):
-        return str(choose_run(runs, dataset_dir))
-    if packaged := _first_model(models, PACKAGED_FILE):
-        return str(packaged)
     raise UserError(
         f"ckpt_dir: need a checkpoint, but neither {folder}/**/{BEST_FILE} (or {ADAPTER_DIR}) nor "
         f"{models / PACKAGED_FILE} (or {ADAPTER_DIR}) exists; train first (train.json), or give --ckpt_dir "
         "FILE_OR_FOLDER"
     )
+
+
+def read_state(checkpoint: Path, option: str) -> Mapping[str, Any]:
+    """Read a state dict, or that of the network in the state of a training; large tensors are not copied.
+
+    Args:
+        checkpoint: The file.
+        option: What to call it in a message.
+
+    Raises:
+        UserError: If it cannot be read.
+    """
+    is_zip = zipfile.is_zipfile(checkpoint)
+    try:
+        content = torch.load(checkpoint, map_location="cpu", weights_only=True, mmap=is_zip)
+        return content.get("network", content)
+    except Exception as error:  # torch raises many kinds for a damaged file
+        reason = str(error).partition("\n")[0] if is_zip else "it is damaged, or no file of torch.save"
+        raise UserError(f"{option}: {checkpoint}: must be a state dict, but cannot be read ({reason})") from error
 
 
 def fingerprint(checkpoint: str | Path) -> str:

@@ -68,6 +68,10 @@ class InferenceDataset(IterableDataset):
         self.images_dir = Path(images_dir).resolve()
         self.wanted = {name for name, on in (("probabilities", save_probabilities), ("logits", save_logits)) if on}
         self.overwrite = overwrite
+        if not self.images_dir.is_dir():
+            raise UserError(
+                f"images_dir: need a folder of images, but {images_dir} does not exist; name one: --images_dir DIR"
+            )
         self.cases, self.failures = find_cases(Path(images_dir), card.file_ending, card.num_channels)
         self.geometries: dict[str, Geometry] = {}
         self._yielded: set[str] = set()

@@ -115,7 +115,5 @@ def _check_unannotated(dataset: RawDataset, volumes: Mapping[str, CachedVolume])
         label = np.asarray(volumes[case].label)
         if contradiction := dataset.unannotated.contradiction(case, label, dataset.label_map.names):
             raise DatasetError(f"{case}: {contradiction} (`python -m nnunet_ext check` names all such cases)")
-    if listed:
-        logger.info(
-            f"{len(listed)} of {len(volumes)} cases have labels that nobody annotated; the loss leaves them out"
-        )
+    if summary := dataset.unannotated.summary(volumes):
+        logger.info(summary)

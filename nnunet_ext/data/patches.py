@@ -1,5 +1,6 @@
 """Patches of cached volumes as a map-style data set."""
 
+import logging
 from functools import cached_property
 from typing import Any
 
@@ -11,6 +12,11 @@ from .preprocessing import Preprocessing
 from .slices import SliceDataset, Transform
 from .unannotated import UnannotatedLabels
 from .volume_cache import CachedVolume
+
+logger = logging.getLogger(__name__)
+
+_LITTLE = 0.6
+"""Less of a patch than this share shows image: worth a word."""
 
 
 class PatchDataset(SliceDataset):
@@ -58,9 +64,23 @@ class PatchDataset(SliceDataset):
             raise OptionError(f"foreground_share must be a number in [0, 1], got {foreground_share}")
         super().__init__(volumes, preprocessing, image_size, transform, seed, augment_from_epoch, unannotated)
         self.patch_size = np.array([depth, *self.image_size])
+        self._warn_of_borders()
         self.patches_per_slice = patches_per_slice
         self.foreground_share = 1.0 if separate else foreground_share
         self.separate = separate
+
+    def _warn_of_borders(self) -> None:
+        """Warn of patches that mostly show what lies outside of the images."""
+        if not self.volumes:
+            return
+        median = np.median([self.preprocessing.ordered_slices_first(v.shape) for v in self.volumes], axis=0)
+        shown = np.minimum(median / self.patch_size, 1).prod()
+        if shown < _LITTLE:
+            size, patch = (" x ".join(f"{n:g}" for n in sizes) for sizes in (median, self.patch_size))
+            logger.warning(
+                f"WARNING: of a patch of {patch} voxels (patch_depth, image_size) the median image of {size} fills "
+                f"{shown:.0%}, the rest repeats its border; smaller patches learn more"
+            )
 
     @cached_property
     def index(self) -> np.ndarray:

@@ -1,5 +1,6 @@
 """What must be done to an image before a network sees it: fixed on the training cases, kept with the weights."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -68,11 +69,14 @@ class Preprocessing:
         """
         return np.moveaxis(array, array.ndim - 3 + self.slice_axis, array.ndim - 3)
 
-    @property
-    def slices_first_spacing_mm(self) -> list[float]:
-        """Voxel size in mm in the order of `slices_first`, (D, H, W); empty if it isn't known."""
-        spacing = list(self.spacing_mm or ())
-        return [spacing.pop(self.slice_axis), *spacing] if spacing else []
+    def ordered_slices_first(self, values: Sequence[float]) -> list[float]:
+        """Put one value for each canonical axis in the order (D, H, W) of `slices_first`.
+
+        Args:
+            values: Three values.
+        """
+        others = list(values)
+        return [others.pop(self.slice_axis), *others]
 
     def slices_back(self, array: np.ndarray) -> np.ndarray:
         """Undo `slices_first`.

@@ -8,7 +8,7 @@ The label map of such a case holds 0 where the organ lies, so its background is 
 
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -91,6 +91,19 @@ class UnannotatedLabels:
             return ""
         listed = ", ".join(names[value - 1] for value in found)
         return f"dataset.json calls {listed} unannotated here ({ENTRY}), but the label map holds it; correct either"
+
+    def summary(self, cases: Collection[str]) -> str:
+        """Say how many of some cases have such labels; empty if none has.
+
+        Args:
+            cases: Names of the cases of a fold.
+        """
+        listed = sum(case in self.channels for case in cases)
+        return (
+            f"{listed} of {len(cases)} cases have labels that nobody annotated; the loss leaves them out"
+            if listed
+            else ""
+        )
 
     def codes(self) -> dict[str, int]:
         """Return the code of each case that has such labels; that of others is 0."""

@@ -61,7 +61,7 @@ def read_weights(file: str | Path) -> dict[str, Tensor]:
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch raises many kinds for a damaged file
-        reason = str(error).partition("\n")[0]
+        reason = "no file of torch.save" if isinstance(error, KeyError) else str(error).partition("\n")[0]
         raise WeightsError(
             f"{path}: damaged, or it holds Python objects beside tensors, which could run code ({reason}); "
             "save its state dict alone, or fetch it again"

@@ -226,6 +226,8 @@ class CustomTrainer(nnUNetTrainer):
         """Return nnU-Net's data sets; the one for training in the order of the sampler, if the options name one."""
         whole, validation = super().get_tr_and_val_datasets()
         refuse_other_entry(self.dataset_json, self.plans_manager.dataset_name)
+        if summary := self._unannotated.summary([*whole.identifiers, *validation.identifiers]):
+            self.print_to_log_file(summary)
         training, validation = self._coded.cases("training", whole), self._coded.cases("validation", validation)
         if self.options.sampler == OWN_SAMPLER:
             return training, validation

@@ -14,7 +14,7 @@ from nnunet_ext.errors import UserError
 
 def touch(path, seconds=1):
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.touch()
+    torch.save({}, path)
     os.utime(path, (seconds, seconds))
     return str(path)
 
@@ -50,6 +50,17 @@ def test_a_run_of_the_same_data_set_comes_before_newer_ones(tmp_path, caplog):
 def test_the_packaged_model_is_taken_when_there_is_no_run(tmp_path):
     packaged = touch(tmp_path / "bundle" / "models" / "model.pt")
     assert find_checkpoint(tmp_path / "runs", tmp_path / "bundle") == packaged
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"), [(b"hello, not weights", "it is damaged, or no file of torch.save"), (b"", "it is damaged")]
+)
+def test_what_is_no_checkpoint_is_refused_by_name(tmp_path, content, reason):
+    file = tmp_path / "model_best.pt"
+    file.write_bytes(content)
+    for place in (file, tmp_path):
+        with pytest.raises(UserError, match=rf"ckpt_dir: .*model_best\.pt: must be a state dict.*\({reason}"):
+            find_checkpoint(place)
 
 
 def test_no_checkpoint_is_an_error_that_says_where_it_looked_and_what_to_do(tmp_path):

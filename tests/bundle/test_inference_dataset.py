@@ -208,7 +208,7 @@ def test_folder_without_images_is_refused(tmp_path, make_card, checkpoint):
     (tmp_path / "empty").mkdir()
     with pytest.raises(UserError, match=r"no file named <case>_0000\.nii\.gz"):
         InferenceDataset(tmp_path / "empty", make_card(), checkpoint, tmp_path / "out")
-    with pytest.raises(UserError, match="nowhere: no such folder"):
+    with pytest.raises(UserError, match=r"images_dir: .*nowhere does not exist; name one: --images_dir"):
         InferenceDataset(tmp_path / "nowhere", make_card(), checkpoint, tmp_path / "out")
 
 

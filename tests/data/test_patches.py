@@ -28,6 +28,14 @@ def make(dataset, tmp_path):
     return lambda **options: PatchDataset(volumes, preprocessing, **{"image_size": (8, 8), "depth": 4, **options})
 
 
+def test_patches_that_mostly_show_borders_are_warned_of(make, caplog):
+    make(image_size=(24, 20), depth=14)
+    assert not caplog.text
+    make(image_size=(48, 20), depth=14)
+    warning = "of a patch of 14 x 48 x 20 voxels (patch_depth, image_size) the median image of 10 x 24 x 20 fills 36%"
+    assert warning in caplog.text
+
+
 def test_every_slice_has_items_of_its_own_and_lies_in_their_patches(make):
     patches = make(patches_per_slice=3)
     assert len(patches) == 2 * 10 * 3

@@ -73,6 +73,16 @@ def test_difference_interval_test_and_ranking_of_two_methods(comparison):
         assert {row["method"]: row["rank"] for row in csv.DictReader(stream)} == {"a": "1.0", "b": "2.0"}
 
 
+def test_few_cases_are_called_too_few_and_nothing_is_called_unlikely(comparison):
+    for number, said in ((2, "no interval, "), (5, "["), (6, None)):
+        a = comparison.scores(f"a{number}", dices([0.9 + n / 100 for n in range(number)]))
+        b = comparison.scores(f"b{number}", dices([0.8 - n / 50 for n in range(number)]))
+        out = comparison.run("--scores", a, b).out
+        assert ("too few for any test" in out, "by chance" in out) == (said is not None, said is None)
+        assert said is None or (f"{number} are too few" in out and said in out)
+        assert "nan" not in out
+
+
 def test_less_is_better_for_distances(comparison):
     rows = [(f"case_{n}", 1, "hd95_mm", 2 + n) for n in range(8)]
     worse = [(case, label, metric, value + 1) for case, label, metric, value in rows]

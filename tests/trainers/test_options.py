@@ -66,7 +66,7 @@ def test_settings_of_the_network_are_kept_apart():
     [
         ("epochs", "key=value, got 'epochs'"),
         ("=5", "key=value, got '=5'"),
-        ("epohcs=5", "unknown option 'epohcs'; known: network, .*epochs"),
+        ("epohcs=5", "unknown option 'epohcs'; did you mean epochs\\? known: network, .*epochs"),
         ("epochs=0", "epochs must be an integer >= 1, got 0"),
         ("epochs=1.5", "epochs must be an integer >= 1, got 1.5"),
         ("epochs=true", "epochs must be an integer >= 1, got True"),

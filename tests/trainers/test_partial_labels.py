@@ -2,6 +2,7 @@
 
 import json
 import math
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -175,6 +176,8 @@ def test_the_trainer_hands_each_case_its_code(partial_folders, network, sampler)
             assert all(len(code) == 1 for code in codes)
     drawn = next(training)
     assert np.isfinite(trainer.train_step(drawn)["loss"])
+    log = next(Path(trainer.output_folder).glob("training_log*.txt")).read_text()
+    assert "cases have labels that nobody annotated; the loss leaves them out" in log
 
 
 def test_online_validation_counts_no_false_alarm_for_what_nobody_annotated(partial_folders):
