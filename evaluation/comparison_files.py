@@ -192,7 +192,11 @@ def format_comparison(methods: Sequence[str], comparisons: Sequence[MetricCompar
                 f"  {first_name} - {second_name}: {result.difference:+.4f} {interval}, "
                 f"greater in {result.n_greater} and less in {result.n_less} cases, "
                 f"p = {comparison.p_holm[first_name, second_name]:.3g} (Holm), correlation {result.correlation:.2f}"
-                + (chance if result.n_clusters >= _ENOUGH else f"; {result.n_clusters} are too few for any test")
+                + (
+                    chance
+                    if result.n_clusters >= _ENOUGH
+                    else f"; {result.n_clusters} are too few for Wilcoxon's test to reach 5 %"
+                )
             )
         parts.append("\n".join(lines))
     return "\n\n".join(parts)

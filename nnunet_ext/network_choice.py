@@ -48,9 +48,11 @@ def freeze_coarser_outputs(network: Any) -> None:
     Several processes wait for the gradient of every parameter that trains. The layers keep their place in the weights.
 
     Args:
-        network: The U-Net that nnU-Net planned, built without deep supervision.
+        network: The U-Net that nnU-Net planned, built without deep supervision, or a network around it.
     """
-    network.decoder.seg_layers[:-1].requires_grad_(False)
+    for module in network.modules():
+        if hasattr(module, "seg_layers"):
+            module.seg_layers[:-1].requires_grad_(False)
 
 
 def network_choices() -> dict[str, NetworkInfo]:

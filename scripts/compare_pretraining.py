@@ -5,9 +5,9 @@ from 10 of them: from random weights, from the pre-trained ones, or from their e
 Each seed draws cases and order anew. Of fold 0's validation cases, some give the learning curve and choose the model,
 the others are scored. All runs are the bundle's own commands, within this process.
 
-Each run is a JSON file with its seed, its curve, its scores and the CPU minutes of its training (null where that was
-interrupted; files of 2026-11-21 have none); what exists is not run again, what was interrupted goes on from its last
-epoch. `--table` prints what there is, `--figure` draws the curves.
+Each run is a JSON file with its seed, its curve, its scores and the CPU minutes of its training, decoding and
+validations included (null where that was interrupted; files of 2026-11-21 have none); what exists is not run again,
+what was interrupted goes on from its last epoch. `--table` prints what there is, `--figure` draws the curves.
 """
 
 import argparse
@@ -19,7 +19,6 @@ import random
 import statistics
 import sys
 from pathlib import Path
-from time import process_time
 from typing import Any
 
 import matplotlib.pyplot as plt
@@ -139,9 +138,9 @@ class Experiment:
 
     def _train(self, output: Path, config_file: str, *words: object) -> float | None:
         """Train; return its CPU minutes, None if it went on from a checkpoint, whose part is not known."""
-        started, before = (output / "checkpoint_last.pt").exists(), process_time()
+        started, before = (output / "checkpoint_last.pt").exists(), _cpu_s()
         self.commands.run("monai.bundle", "run", "--config_file", config_file, *words)
-        return None if started else round((process_time() - before) / 60, 2)
+        return None if started else round((_cpu_s() - before) / 60, 2)
 
     def _is_there(self, file: Path, steps: int) -> bool:
         """Return whether a run was made before; refuse to take one of another length or network for it."""
@@ -264,6 +263,11 @@ def _compared(cells: list[dict[str, Any]], others: list[Any]) -> str:
     ]
     result = compare_pair(*means, clusters=cases, resamples=100, seed=0)
     return f"{result.n_greater} of {result.n_cases}, {result.p:.3f}"
+
+
+def _cpu_s() -> float:
+    """Return the CPU seconds of this process and of those that it has ended."""
+    return sum(os.times()[:4])
 
 
 def _mean(cells: list[dict[str, Any]]) -> float:

@@ -76,7 +76,9 @@ def _cpu_between(run: subprocess.Popen, log: Path, start: int, first: str | None
         if at_first is None and re.search(str(first), text):
             at_first = now
         if re.search(last, text):
-            return None if at_first is None else now - at_first
+            if at_first is None:
+                raise SystemExit(f"{last!r} came before {first!r}; see {log}")
+            return now - at_first
         time.sleep(0.2)
     return None
 

@@ -22,6 +22,9 @@ _CRF = "crf"
 BANDWIDTHS = {"smoothness_mm": 1.0, "appearance_mm": 2.0}
 """Initial bandwidths in voxels, where none are given in mm."""
 
+_SMALLEST_SIDE_MM = 0.1
+"""Of smaller voxels so much is taken: the CRF has no smaller bandwidths than half of it."""
+
 
 @dataclass(frozen=True)
 class BaseModel:
@@ -75,9 +78,11 @@ class BaseModel:
                     f"WARNING: plans.json of {self.checkpoint} has no spacing_mm; the CRF takes voxels for mm"
                 )
             own |= {PATCH_DEPTH: self.card.patch_depth, "spacing_mm": spacing_mm}
-            side = min(spacing_mm, default=1.0)
-        given = {name: value for name, value in given.items() if value is not None or name not in BANDWIDTHS}
-        return {**own, **{name: voxels * side for name, voxels in BANDWIDTHS.items()}, **given}
+            side = max(_SMALLEST_SIDE_MM, min(spacing_mm, default=1.0))
+            given = {**dict.fromkeys(BANDWIDTHS), **given}
+        # in the order given: runs are told apart by the text of their settings
+        chosen = {n: BANDWIDTHS[n] * side if value is None and n in BANDWIDTHS else value for n, value in given.items()}
+        return {**own, **chosen}
 
     def fingerprint(self) -> str:
         """Return the SHA-256, hexadecimal, of the weights; empty where the CRF's own checkpoint holds them."""

@@ -43,7 +43,12 @@ def best_model(run: str | Path) -> Path | None:
     return _first_model(Path(run), BEST_FILE)
 
 
-def find_checkpoint(ckpt_dir: str | Path, bundle_root: str | Path = ".", dataset_dir: str | Path | None = None) -> str:
+def find_checkpoint(
+    ckpt_dir: str | Path,
+    bundle_root: str | Path = ".",
+    dataset_dir: str | Path | None = None,
+    option: str = "ckpt_dir",
+) -> str:
     """Find the weights to predict with.
 
     Args:
@@ -51,6 +56,7 @@ def find_checkpoint(ckpt_dir: str | Path, bundle_root: str | Path = ".", dataset
             taken, one of the same data set before others).
         bundle_root: The bundle, whose `models/model.pt` or `models/adapter` is taken when there is no run.
         dataset_dir: Data set to predict; its name chooses among several runs.
+        option: What messages call `ckpt_dir`.
 
     Returns:
         Path of the checkpoint, a file or an adapter folder.
@@ -66,11 +72,11 @@ def find_checkpoint(ckpt_dir: str | Path, bundle_root: str | Path = ".", dataset
         found = choose_run(runs, dataset_dir)
     if found := found or _first_model(models, PACKAGED_FILE):
         if not is_adapter(found):
-            read_state(found, "ckpt_dir")
+            read_state(found, option)
         return str(found)
     raise UserError(
-        f"ckpt_dir: need a checkpoint, but neither {folder}/**/{BEST_FILE} (or {ADAPTER_DIR}) nor "
-        f"{models / PACKAGED_FILE} (or {ADAPTER_DIR}) exists; train first (train.json), or give --ckpt_dir "
+        f"{option}: need a checkpoint, but neither {folder}/**/{BEST_FILE} (or {ADAPTER_DIR}) nor "
+        f"{models / PACKAGED_FILE} (or {ADAPTER_DIR}) exists; train first (train.json), or give --{option} "
         "FILE_OR_FOLDER"
     )
 
@@ -88,10 +94,12 @@ def read_state(checkpoint: Path, option: str) -> Mapping[str, Any]:
     is_zip = zipfile.is_zipfile(checkpoint)
     try:
         content = torch.load(checkpoint, map_location="cpu", weights_only=True, mmap=is_zip)
-        return content.get("network", content)
     except Exception as error:  # torch raises many kinds for a damaged file
         reason = str(error).partition("\n")[0] if is_zip else "it is damaged, or no file of torch.save"
         raise UserError(f"{option}: {checkpoint}: must be a state dict, but cannot be read ({reason})") from error
+    if not isinstance(content, Mapping):
+        raise UserError(f"{option}: {checkpoint}: must be a state dict, got a {type(content).__name__}")
+    return content.get("network", content)
 
 
 def fingerprint(checkpoint: str | Path) -> str:

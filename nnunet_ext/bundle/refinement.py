@@ -14,7 +14,7 @@ from monai.engines.workflow import Workflow
 from torch import nn
 
 from ..atomic import atomic_path
-from ..errors import OptionError, UserError
+from ..errors import OptionError
 from ..networks.crf import CRF
 from .base_model import BaseModel, find_base, read_base, setting_of
 from .checkpoints import PACKAGED_FILE, best_model, choose_run, find_checkpoint, models_below
@@ -98,10 +98,7 @@ def crf_checkpoint(
     if mode != "inference":
         return _trained(mode, Path(ckpt_dir), bundle_root, dataset_dir)
     if fold is None:
-        try:
-            base = read_base(find_checkpoint(base_checkpoint, "", dataset_dir))
-        except UserError as error:
-            raise UserError(f"base_checkpoint: {str(error).replace('--ckpt_dir', '--base_checkpoint')}") from error
+        base = read_base(find_checkpoint(base_checkpoint, "", dataset_dir, "base_checkpoint"))
     else:
         base = find_base(base_checkpoint, dataset_dir, fold, image_size, **demo)
     return str(_write_untrained(base, crf_options, Path(output_dir) / "untrained", pretrained, bundle_root))
@@ -117,7 +114,7 @@ def _trained(mode: str, ckpt_dir: Path, bundle_root: str | Path, dataset_dir: st
     same = [model for model in trained if runs[model] == mode]
     if not same:
         logger.warning(f"WARNING: no run below {ckpt_dir} was trained in mode {mode}; taking one of another mode")
-    return str(choose_run(same or trained, dataset_dir))
+    return find_checkpoint(choose_run(same or trained, dataset_dir))
 
 
 def _write_untrained(

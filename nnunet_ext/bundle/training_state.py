@@ -239,7 +239,13 @@ class TrainingState:
             bare_network(self.network).load_state_dict(content["network"])
         except RuntimeError as error:
             raise UserError(f"{self.file} belongs to another network ({error}); give another --output_dir") from error
-        self.optimizer.load_state_dict(content["optimizer"])
+        try:
+            self.optimizer.load_state_dict(content["optimizer"])
+        except ValueError as error:
+            raise UserError(
+                f"{self.file}: other parameters trained there, perhaps in an older version ({error}); give another "
+                "--output_dir"
+            ) from error
         self.scheduler.load_state_dict({**self.scheduler.state_dict(), **content["scheduler"]})
         if content["scaler"] is not None and engine.scaler is not None:
             engine.scaler.load_state_dict(content["scaler"])

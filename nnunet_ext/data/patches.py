@@ -78,7 +78,7 @@ class PatchDataset(SliceDataset):
         if shown < _LITTLE:
             size, patch = (" x ".join(f"{n:g}" for n in sizes) for sizes in (median, self.patch_size))
             logger.warning(
-                f"WARNING: of a patch of {patch} voxels (patch_depth, image_size) the median image of {size} fills "
+                f"WARNING: of a patch of {patch} voxels the median image of {size} fills "
                 f"{shown:.0%}, the rest repeats its border; smaller patches learn more"
             )
 

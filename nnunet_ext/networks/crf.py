@@ -152,6 +152,15 @@ class CRF(RefinedNetwork):
     # what suits the default bases
     training_defaults = {"optimizer": "adamw", "learning_rate": 2e-3, "weight_decay": 2e-4}  # noqa: RUF012
 
+    @staticmethod
+    def default_options(patch_size: Sequence[int]) -> dict[str, str]:
+        """Name the base, so that plans say it.
+
+        Args:
+            patch_size: Size of a patch, of 2 or 3 numbers.
+        """
+        return {"base": CRF.default_base[len(patch_size)]}
+
     def __init__(
         self,
         in_channels: int,

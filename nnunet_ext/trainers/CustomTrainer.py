@@ -116,10 +116,7 @@ class CustomTrainer(nnUNetTrainer):
             )
         last_layers = getattr(network_class(options.network), "last_layers", ())
         spacing_mm = configuration_manager.spacing
-        whole = refined(network, options.crf, options.crf_options, spacing_mm, last_layers, options.network)
-        if options.network == PLANNED and not enable_deep_supervision:
-            freeze_coarser_outputs(network)  # crf=last has let all of them train
-        return whole
+        return refined(network, options.crf, options.crf_options, spacing_mm, last_layers, options.network)
 
     def initialize(self) -> None:
         """Build network, optimiser and loss; print the options."""
@@ -151,6 +148,8 @@ class CustomTrainer(nnUNetTrainer):
         optimizer = OPTIMIZERS[options.optimizer].build(
             parameters, options.learning_rate, options.weight_decay, options.momentum
         )
+        if options.network == PLANNED and not self.enable_deep_supervision:
+            freeze_coarser_outputs(self.network)  # now: checkpoints hold all parameters of the optimiser
         # nnU-Net's train_step clips at 12 (after unscaling) and then steps: ours goes in between.
         drops = self.grad_scaler is None  # a scaler skips such steps itself
         optimizer.register_step_pre_hook(lambda *_: tame_gradients(parameters, options.gradient_clip, drops))

@@ -136,7 +136,7 @@ def test_overlay_resolves_and_builds_its_network(bundle, overlay, tiny_phantom, 
         monkeypatch.setenv(variable, value)
     options = {"dataset_dir": str(tiny_phantom), "ckpt_dir": "trained"}
     parsed(bundle, "train", "demo", **options).get_parsed_content("data").card.write(workspace / "trained")
-    (workspace / "trained" / "model_best.pt").touch()  # for evaluate, which asks only the card beside it
+    torch.save({}, workspace / "trained" / "model_best.pt")  # for evaluate, which asks only the card beside it
     parser = parsed(bundle, "train", overlay, **options)
     for key in read(bundle, overlay):
         if key not in ("initialized", "network", "run", "finalize") and "handlers" not in key:

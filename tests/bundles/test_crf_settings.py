@@ -65,7 +65,7 @@ def test_each_setting_reaches_the_layer_and_changes_nothing_else(crf, training, 
     field = training(**given).get_parsed_content("network").crf
     assert type(field) is MeanFieldCRF
     expected = {**defaults(crf), **given}
-    assert OTHERS[name] != crf.train[name]
+    assert OTHERS[name] != defaults(crf)[name]
     assert settings_of(field) == pytest.approx(expected, rel=1e-5)
 
 
@@ -122,3 +122,10 @@ def test_on_the_phantom_without_a_base_the_log_says_that_a_small_one_is_trained(
     again = training(base_checkpoint="runs/enet", **few).get_parsed_content("base_model")
     assert again.checkpoint == base.checkpoint
     assert "NO TRAINED NETWORK" not in caplog.text
+
+
+def test_options_of_slices_are_written_as_they_were_given(training):
+    """A run that goes on is told apart by their text."""
+    options = training().get_parsed_content("network_options")
+    assert list(options)[:5] == ["base", "base_options", "regions", "kind", "iterations"]
+    assert (options["smoothness_mm"], options["appearance_mm"]) == (1.0, 2.0)

@@ -66,7 +66,7 @@ def experiment(dataset, tmp_path, monkeypatch):
     monkeypatch.setattr(compare_pretraining, "SEEDS", (2,))
     made = Experiment(dataset, tmp_path / "work", ["--base_channels", "8"], pretraining_steps=100, steps=50)
     made.commands = Commands(made.commands.places)
-    monkeypatch.setattr(compare_pretraining, "process_time", lambda: made.commands.clock)
+    monkeypatch.setattr(compare_pretraining, "_cpu_s", lambda: made.commands.clock)
     return made
 
 

@@ -5,6 +5,7 @@ import torch
 
 from nnunet_ext.errors import OptionError
 from nnunet_ext.networks import ENet
+from nnunet_ext.recipe import resolve
 from nnunet_ext.trainers.CustomTrainer import CustomTrainer
 from nnunet_ext.trainers.nnUNetTrainerCRF import nnUNetTrainerCRF
 
@@ -79,3 +80,9 @@ def test_weights_of_another_network_are_refused(start, weights):
 def test_regions_for_a_data_set_of_classes_are_refused(start):
     with pytest.raises(OptionError, match=r"labels of this data set are classes; set network.regions=false"):
         start("network.regions=true")
+
+
+@pytest.mark.parametrize(("patch_size", "base"), [((64, 64), "enet"), ((16, 16, 16), "genesisunet3d")])
+def test_plans_name_the_base_that_nobody_named(patch_size, base):
+    options = resolve({}, preset=nnUNetTrainerCRF.preset, patch_size=patch_size)
+    assert options.network_options["base"] == base
