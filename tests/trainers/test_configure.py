@@ -130,7 +130,7 @@ def test_a_failed_write_leaves_the_plans_as_they_were(handmade, monkeypatch):
         ("-d 5 -c 2d --name x", "data set 5 is not planned yet .*nnUNetv2_plan_and_preprocess -d 5"),
         ("-d Dataset005_No -c 2d --name x", "first run: nnUNetv2_plan_and_preprocess -d 5"),
         ("-d Hippocampus -c 2d --name x", "-d must be a number such as 4 or a name"),
-        ("-d 4 -c 2d --name x --set epohcs=1", "unknown option 'epohcs'; known: network"),
+        ("-d 4 -c 2d --name x --set epohcs=1", "unknown option 'epohcs'; did you mean epochs\\? known: network"),
         ("-d 4 -c 2d --name x --set patch_size=64", "patch_size must have 2 numbers .*got 1: 64"),
         ("-d 4 -c 2d --name x --set network.input_scale=0.5", "network enet: input_scale must be"),
         (
