@@ -5,9 +5,10 @@ from 10 of them: from random weights, from the pre-trained ones, or from their e
 Each seed draws cases and order anew. Of fold 0's validation cases, some give the learning curve and choose the model,
 the others are scored. All runs are the bundle's own commands, within this process.
 
-Each run is a JSON file with its seed, its curve, its scores and the CPU minutes of its training, decoding and
-validations included (null where that was interrupted; files of 2026-11-21 have none); what exists is not run again,
-what was interrupted goes on from its last epoch. `--table` prints what there is, `--figure` draws the curves.
+Each run is a JSON file with its seed, its curve, its scores and the minutes of its training, decoding and validations
+included: by the clock, and of the CPU (null where the training was interrupted; files of 2026-11-21 have none). What
+exists is not run again, what was interrupted goes on from its last epoch. `--table` prints what there is, `--figure`
+draws the curves.
 """
 
 import argparse
@@ -27,7 +28,7 @@ import torch
 from adapt_data import derive
 from compared_results import mean_dice, read_scores
 from recorded_commands import RecordedCommands
-from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from tensorboard_events import read_curve, read_minutes
 
 from evaluation.paired_tests import compare_pair
 from nnunet_ext.atomic import write_json
@@ -98,15 +99,15 @@ class Experiment:
             return
         output = self._pretraining_dir(task)
         length = self._length(self.pretraining_steps)
-        minutes = self._train(
+        taken = self._train(
             output,
             *("bundles/models_genesis/pretrain.json", "--task", task),
             *("--dataset_dir", self.dataset.root, "--fold", 0, "--seed", PRETRAINING_SEED, "--output_dir", output),
             *("--cache_dir", self.work / "cache", *length, *self.network),
         )
         curve = read_curve(output / "tensorboard", "val_restoration_error", self.pretraining_steps // POINTS)
-        content = {"task": task, "seed": PRETRAINING_SEED, "steps": self.pretraining_steps, "cpu_minutes": minutes}
-        self._write(file, {**content, "restoration_error": curve})
+        content = {"task": task, "seed": PRETRAINING_SEED, "steps": self.pretraining_steps}
+        self._write(file, {**content, **taken, "restoration_error": curve})
 
     def _finetune(self, start: str, size: int, seed: int) -> None:
         file = self._file(start, f"{size}cases", seed)
@@ -116,7 +117,7 @@ class Experiment:
         weights = "none" if task == "none" else self._pretraining_dir(task) / "model_best.pt"
         output = self.work / f"{start}-{size}-{seed}-{self.steps}steps"
         fold = SIZES.index(size) * len(SEEDS) + SEEDS.index(seed)
-        minutes = self._train(
+        taken = self._train(
             output,
             "bundles/models_genesis/train.json",
             *("--dataset_dir", self.few, "--fold", fold, "--seed", seed, "--output_dir", output),
@@ -132,15 +133,16 @@ class Experiment:
             *("evaluation.test3d", "--predictions", predictions, "--source", "labels"),
             *("--references", self.few / "labelsTs", "--require-all", "--output", scores),
         )
-        content = {"start": start, "labelled_cases": size, "seed": seed, "steps": self.steps, "cpu_minutes": minutes}
+        content = {"start": start, "labelled_cases": size, "seed": seed, "steps": self.steps, **taken}
         curve = read_curve(output / "tensorboard", "val_mean_dice", self.steps // POINTS)
         self._write(file, {**content, "curve": curve, "scores": read_scores(scores / "metrics.csv")})
 
-    def _train(self, output: Path, config_file: str, *words: object) -> float | None:
-        """Train; return its CPU minutes, None if it went on from a checkpoint, whose part is not known."""
+    def _train(self, output: Path, config_file: str, *words: object) -> dict[str, float | None]:
+        """Train; return its minutes, of the CPU None if it went on from a checkpoint, whose part is not known."""
         started, before = (output / "checkpoint_last.pt").exists(), _cpu_s()
         self.commands.run("monai.bundle", "run", "--config_file", config_file, *words)
-        return None if started else round((_cpu_s() - before) / 60, 2)
+        cpu_minutes = None if started else round((_cpu_s() - before) / 60, 2)
+        return {"minutes": read_minutes(output / "tensorboard"), "cpu_minutes": cpu_minutes}
 
     def _is_there(self, file: Path, steps: int) -> bool:
         """Return whether a run was made before; refuse to take one of another length or network for it."""
@@ -168,23 +170,6 @@ class Experiment:
             "network": " ".join(self.network),
         }
         write_json(file, {**self.about, **content, **when, "commands": self.commands.taken()})
-
-
-def read_curve(folder: Path, metric: str, steps_per_epoch: int) -> list[tuple[int, float]]:
-    """Read a metric's values from TensorBoard events.
-
-    Args:
-        folder: Folder of the events; all files in it count, of an epoch that ran twice the last.
-        metric: Name of the scalar, whose steps are epochs.
-        steps_per_epoch: Iterations of an epoch.
-
-    Returns:
-        Iterations and value of each epoch.
-    """
-    events = EventAccumulator(str(folder))
-    events.Reload()
-    values = {event.step: event.value for event in events.Scalars(metric)}
-    return [(epoch * steps_per_epoch, round(value, 4)) for epoch, value in sorted(values.items())]
 
 
 def read_cells(name: str, root: Path = Path()) -> list[dict[str, Any]]:

@@ -78,10 +78,12 @@ def test_every_run_says_its_commands_seed_minutes_and_scores(experiment):
     experiment.run(["scratch", "genesis"])
     pretraining, scratch, genesis = read("pretraining-genesis"), read("scratch-5cases-2"), read("genesis-5cases-2")
     assert (pretraining["seed"], pretraining["cpu_minutes"], pretraining["steps"]) == (0, 7.5, 100)
+    assert 0 <= pretraining["minutes"] < 1  # by the clock; its stand-in is fast
     (command,) = pretraining["commands"]
     assert "pretrain.json" in command and "--seed 0" in command
     assert pretraining["restoration_error"][0] == [10, 0.05]
     for cell in (scratch, genesis):
+        assert 0 <= cell["minutes"] < 1
         assert (cell["seed"], cell["cpu_minutes"], cell["steps"]) == (2, 1.25, 50)  # of the training alone
         assert len(cell["commands"]) == 3
         assert "--seed 2" in cell["commands"][0]

@@ -1,9 +1,11 @@
 """The experiment with few labelled cases: its curves, and the bundle's table of them."""
 
 import json
+import time
 
 import pytest
-from compare_pretraining import RESULTS, SEEDS, SIZES, STARTS, Experiment, read_curve, table
+from compare_pretraining import RESULTS, SEEDS, SIZES, STARTS, Experiment, table
+from tensorboard_events import read_curve, read_minutes
 from torch.utils.tensorboard import SummaryWriter
 
 NAME = "Dataset004_Hippocampus"
@@ -34,6 +36,16 @@ def test_of_an_epoch_that_ran_twice_the_last_value_counts(tmp_path):
             for epoch, value in values.items():
                 writer.add_scalar("dice", value, epoch)
     assert read_curve(tmp_path, "dice", steps_per_epoch=20) == [(20, 0.1), (40, 0.25), (60, 0.3)]
+
+
+def test_minutes_are_those_of_the_processes_without_the_time_between_them(tmp_path, monkeypatch):
+    now = time.time()
+    for process, minutes in ((7, (0, 1, 4)), (8, (-60, -58.5))):  # counted from now, when the file is opened
+        monkeypatch.setattr("os.getpid", lambda process=process: process)
+        with SummaryWriter(str(tmp_path)) as writer:
+            for step, minute in enumerate(minutes):
+                writer.add_scalar("dice", 0.5, step, walltime=now + 60 * minute)
+    assert read_minutes(tmp_path) == pytest.approx(4 + 60, abs=0.5)
 
 
 def test_fewer_seeds_than_all_are_compared_with_nothing(tmp_path):
