@@ -33,7 +33,7 @@ def read_minutes(folder: Path) -> float:
     Returns:
         Minutes by the clock from the first event of each process to its last, summed over the processes.
     """
-    times = defaultdict(list)
+    times: dict[str, list[float]] = defaultdict(list)
     for file in folder.glob("events.out.tfevents.*"):
         process = file.name.split(".")[-2]
         times[process] += [event.wall_time for event in EventFileLoader(str(file)).Load()]
