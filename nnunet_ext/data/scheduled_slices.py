@@ -56,16 +56,23 @@ class ScheduledSlices:
         sampler: Order of the slices in each epoch, of this process's share.
         first_epoch: Epoch that the training starts or goes on with, counted from 0.
         ahead: Slices drawn before the first epoch starts: nnU-Net makes one batch for nothing.
+        slices_per_epoch: Slices that this process takes of the sampler's in each epoch; None: all.
     """
 
     def __init__(
-        self, dataset: Any, table: SliceTable, sampler: SliceSampler, first_epoch: int = 0, ahead: int = 0
+        self,
+        dataset: Any,
+        table: SliceTable,
+        sampler: SliceSampler,
+        first_epoch: int = 0,
+        ahead: int = 0,
+        slices_per_epoch: int | None = None,
     ) -> None:
         self.dataset = dataset
         self.identifiers = dataset.identifiers
         self.table = table
         self.sampler = sampler
-        self._shared = SharedEpoch(len(sampler), first_epoch, ahead)
+        self._shared = SharedEpoch(slices_per_epoch or len(sampler), first_epoch, ahead)
         self._epoch: int | None = None
         self._order: list[int] = []
 
@@ -96,7 +103,14 @@ class ScheduledSlices:
 
 
 def schedule_slices(
-    dataset: Any, kinds: Mapping[str, SliceKinds], options: Any, batch_size: int, first_epoch: int, **share: int
+    dataset: Any,
+    kinds: Mapping[str, SliceKinds],
+    options: Any,
+    batch_size: int,
+    first_epoch: int,
+    rank: int = 0,
+    num_ranks: int = 1,
+    global_batch_size: int | None = None,
 ) -> ScheduledSlices:
     """Return nnU-Net's cases as slices in the order of the sampler that the options name.
 
@@ -106,15 +120,27 @@ def schedule_slices(
         options: The `nnunet_ext.options.Options` of the training.
         batch_size: Slices in a batch of this process.
         first_epoch: Epoch that the training starts or goes on with, counted from 0.
-        **share: `rank` and `num_ranks` of this process.
+        rank: This process, from 0.
+        num_ranks: Number of processes.
+        global_batch_size: Slices in the batches of all processes together; None: `batch_size` in each.
     """
     table = SliceTable(kinds)
     background = BackgroundSchedule(
         options.epochs, options.background_schedule, options.background_keep, options.foreground_only_epochs
     )
-    num_samples = options.iterations_per_epoch * batch_size * share["num_ranks"]
-    sampler = make_sampler(options.sampler, table, background, num_samples=num_samples, seed=options.seed or 0, **share)
-    return ScheduledSlices(dataset, table, sampler, first_epoch, ahead=batch_size)
+    # nnU-Net's batches may differ by one between the processes; they must draw the same order all the same
+    largest = batch_size if global_batch_size is None else -(-global_batch_size // num_ranks)
+    sampler = make_sampler(
+        options.sampler,
+        table,
+        background,
+        num_samples=options.iterations_per_epoch * largest * num_ranks,
+        seed=options.seed or 0,
+        rank=rank,
+        num_ranks=num_ranks,
+    )
+    own = options.iterations_per_epoch * batch_size
+    return ScheduledSlices(dataset, table, sampler, first_epoch, ahead=batch_size, slices_per_epoch=own)
 
 
 def _in_slice(voxels: Any, position: int) -> np.ndarray:

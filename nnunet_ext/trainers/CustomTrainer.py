@@ -242,6 +242,7 @@ class CustomTrainer(nnUNetTrainer):
             first_epoch=self.current_epoch,
             rank=self.local_rank,
             num_ranks=torch.distributed.get_world_size() if self.is_ddp else 1,
+            global_batch_size=self.configuration_manager.batch_size,
         )
         return slices, validation
 

@@ -66,6 +66,23 @@ def test_the_course_is_that_of_the_options():
     assert (len(sampler), sampler.size(), sampler.seed, sampler.rank) == (8, 24, 6, 1)
 
 
+@pytest.mark.parametrize("sampler", ["uniform", "foreground", "adaptive"])
+def test_processes_with_batches_of_different_sizes_share_one_order(sampler):
+    options = Options(epochs=3, iterations_per_epoch=4, sampler=sampler, seed=6)
+    cases, kinds = SimpleNamespace(identifiers=["a"]), {"a": SliceKinds(24, tuple(range(8)))}
+    shown = []
+    for rank, size in enumerate((3, 2)):  # as nnU-Net splits a batch of 5
+        share = {"rank": rank, "num_ranks": 2, "global_batch_size": 5}
+        slices = schedule_slices(cases, kinds, options, batch_size=size, first_epoch=0, **share)
+        handed_out = [slices.next_slice() for _ in range(size + 4 * size + 1)][size:]
+        assert [epoch for epoch, _, _ in handed_out] == [0] * 4 * size + [1]
+        shown += [position for _, _, position in handed_out[:-1]]
+    slices.sampler.set_epoch(1)
+    order = slices.sampler.draw(slices.sampler._random())
+    assert Counter(shown) <= Counter(order.tolist())
+    assert len(shown) == 4 * 5
+
+
 def test_without_the_sampler_all_epochs_are_alike(folders, shown):
     settings = [text for text in SETTINGS if not text.startswith("sampler")]
     folders.configure("2d_usual", *settings, "oversample_foreground=0")
