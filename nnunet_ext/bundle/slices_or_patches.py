@@ -18,6 +18,9 @@ def make_samples(patch_size: Sequence[int], sampler: str, **options: Any) -> Sli
         patch_size: Canvas (H, W) of slices in pixels, or size (D, H, W) of patches in voxels.
         sampler: What chooses them, see `nnunet_ext.data.make_sampler`; `adaptive` needs to know what patches hold.
         **options: Further options of `nnunet_ext.data.SliceDataset`.
+
+    Raises:
+        OptionError: If patches are to be smaller than 1 voxel, or an option is out of range.
     """
     height, width = patch_size[-2:]
     if len(patch_size) == 2:
