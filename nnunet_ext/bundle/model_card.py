@@ -27,6 +27,7 @@ class ModelCard:
         preprocessing: What images need.
         image_size: Canvas (H, W) of the network in pixels; of a network of volumes, rows and columns of a patch.
         network_options: Further options that the network must be built with, as JSON.
+        restores: Whether the network restores corrupted images, instead of segmenting them.
     """
 
     dataset_json: dict[str, Any]
@@ -34,6 +35,7 @@ class ModelCard:
     preprocessing: Preprocessing
     image_size: tuple[int, int]
     network_options: dict[str, Any] = field(default_factory=dict)
+    restores: bool = False
 
     @classmethod
     def of(
@@ -93,11 +95,13 @@ class ModelCard:
             folder: Where the weights or the predictions lie.
         """
         natural = self.file_ending.lower() in NATURAL_IMAGE_ENDINGS
-        section = {
+        section: dict[str, Any] = {
             "image_size": list(self.image_size),
             "preprocessing": self.preprocessing.to_json(),
             "network_options": self.network_options,
         }
+        if self.restores:
+            section["restores"] = True
         plans = {
             "dataset_name": self.dataset_name,
             "plans_name": "nnUNetPlans",
@@ -108,14 +112,15 @@ class ModelCard:
         write_json(Path(folder) / "plans.json", plans)
 
 
-def read_model_card(checkpoint: str | Path) -> ModelCard:
+def read_model_card(checkpoint: str | Path, pretraining: bool = False) -> ModelCard:
     """Read the description beside a checkpoint.
 
     Args:
         checkpoint: Path of the weights, a file or a folder.
+        pretraining: Take the description of a network that restores images, too.
 
     Raises:
-        UserError: If it is missing or garbled.
+        UserError: If it is missing or garbled, or the network makes no segmentation.
     """
     folder = Path(checkpoint).parent
     plans_file = folder / "plans.json"
@@ -132,5 +137,11 @@ def read_model_card(checkpoint: str | Path) -> ModelCard:
         preprocessing = Preprocessing.from_json(section["preprocessing"])
     except (ValueError, KeyError, TypeError) as error:
         raise UserError(f"{plans_file}: not written by a bundle's training ({error!r})") from error
+    restores = section.get("restores", False)
+    if restores and not pretraining:
+        raise UserError(
+            f"{checkpoint}: must be a network that segments, but this one was pre-trained to restore images; train it: "
+            f"python -m monai.bundle run --config_file bundles/models_genesis/train.json --pretrained {checkpoint}"
+        )
     options = section.get("network_options", {})
-    return ModelCard(dataset_json, plans["dataset_name"], preprocessing, (height, width), options)
+    return ModelCard(dataset_json, plans["dataset_name"], preprocessing, (height, width), options, restores)

@@ -63,7 +63,7 @@ def initialize(
 def _compare(card: ModelCard, file: Path) -> None:
     """Warn if weights were trained on images that looked otherwise, as far as a description beside them says."""
     try:
-        before = read_model_card(file).preprocessing
+        before = read_model_card(file, pretraining=True).preprocessing
     except UserError:
         return
     for option in ("intensities", "slice_axis"):

@@ -2,6 +2,7 @@
 
 import math
 import os
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -90,7 +91,7 @@ def prepare_pretraining(
     volumes = dict(zip(together, cache_volumes(dataset, list(together.values()), Path(cache_dir)), strict=True))
     chosen = [volumes[case.name] for case in train]
     preprocessing = fit_preprocessing(dataset, chosen, slice_axis, intensities)
-    card = ModelCard.of(dataset, preprocessing, image_size, network_options)
+    card = replace(ModelCard.of(dataset, preprocessing, image_size, network_options), restores=True)
     return TrainingData(dataset, preprocessing, chosen, [volumes[case.name] for case in validation], card)
 
 

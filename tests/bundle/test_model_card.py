@@ -1,6 +1,7 @@
 """What lies beside the weights."""
 
 import json
+from dataclasses import replace
 
 import pytest
 
@@ -36,6 +37,14 @@ def test_file_lists_do_not_leave_the_data_set(tiny_phantom, make_card):
     dataset = open_dataset(tiny_phantom)
     dataset.description["dataset"] = {"secret": {}}
     assert "dataset" not in ModelCard.of(dataset, make_card().preprocessing, (32, 32)).dataset_json
+
+
+def test_network_that_restores_images_is_refused_where_one_must_segment(make_card, tmp_path):
+    card = replace(make_card(), restores=True)
+    card.write(tmp_path)
+    with pytest.raises(UserError, match=r"must be a network that segments.*--pretrained .*model_best\.pt"):
+        read_model_card(tmp_path / "model_best.pt")
+    assert read_model_card(tmp_path / "model_best.pt", pretraining=True) == card
 
 
 @pytest.mark.parametrize("name", ["plans.json", "dataset.json"])

@@ -12,7 +12,7 @@ from matplotlib import image as png
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from test_bundle_resume import assert_equal_states, state
 
-from nnunet_ext.bundle import finetuning_command, lower, pretrained_file
+from nnunet_ext.bundle import finetuning_command, lower, pretrained_file, read_model_card
 from nnunet_ext.bundle.restoration_networks import restoration_network
 from nnunet_ext.errors import OptionError, UserError
 from nnunet_ext.networks._weights import read_weights
@@ -107,6 +107,8 @@ def test_other_intensities_than_in_pre_training_are_a_warning(genesis, workspace
     with caplog.at_level("INFO"):
         pretrain(genesis, tiny_phantom, max_epochs=1, intensities="nnunet")
     assert "--base_channels 4 --intensities nnunet --slice_axis 0" in caplog.text
+    with pytest.raises(UserError, match="must be a network that segments"):
+        read_model_card("pre/model_best.pt")
     caplog.clear()
     training = genesis.workflow("train", **{**options, "pretrained": "pre/model_best.pt", "intensities": intensities})
     training.parser.get_parsed_content("initialized")
