@@ -38,6 +38,8 @@ multiprocessing.cpu_count = lambda: int(os.environ["OMP_NUM_THREADS"])
 from nnunetv2.run.run_training import run_training_entry
 run_training_entry()
 """
+# a bundle's second epoch: from the end of the first to the start of the evaluator, whose bar comes a whole case later
+BUNDLE_TRIAL = {"first": r"Epoch\[1\] Complete", "last": r"Epoch\[1\] Complete[\s\S]*Engine run resuming"}
 
 
 class Cell:
@@ -128,7 +130,7 @@ class Cell:
         common += ["--cache_dir", self.work.parent / "cache", *self.options]
         interval = 3 if trial else max(1, epochs // 4)
         length = ["--max_epochs", epochs, "--iterations_per_epoch", iterations, "--val_interval", interval]
-        marks = {"first": r"Epoch\[1\] Complete", "last": r"validation ?\[", "stop": True} if trial else {}
+        marks = {**BUNDLE_TRIAL, "stop": True} if trial else {}
         started = (output / "checkpoint_last.pt").exists()
         self._count(self._call(*run, train, *common, *length, **marks), started)
         if trial or not predict:

@@ -1,10 +1,12 @@
 """Commands of the comparison are measured by what they and their children compute, and leave nothing running."""
 
+import re
 import sys
 import time
 
 import psutil
 import pytest
+from compare_methods import BUNDLE_TRIAL
 from measured_commands import run_measured
 
 SPIN = """
@@ -87,3 +89,18 @@ def test_waiting_threads_do_not_spin_unless_the_user_says_so(measure, monkeypatc
     monkeypatch.setenv("OMP_NUM_THREADS", "7")
     measure("import os; print(*(os.environ[name] for name in ('OMP_WAIT_POLICY', 'OMP_NUM_THREADS')))")
     assert measure.log.read_text() == f"{expected} 1\n"
+
+
+@pytest.mark.slow
+def test_trial_of_a_bundle_is_its_second_epoch_and_no_validation(tiny_phantom, repository, tmp_path, monkeypatch):
+    monkeypatch.chdir(repository)
+    places = ["--dataset_dir", str(tiny_phantom), "--output_dir", str(tmp_path), "--cache_dir", str(tmp_path / "cache")]
+    length = ["--max_epochs", "2", "--iterations_per_epoch", "20", "--val_interval", "3"]
+    small = ["--image_size", "[32,32]", "--batch_size", "2"]
+    command = [sys.executable, "-m", "monai.bundle", "run", "--config_file", "bundles/enet/train.json"]
+    log = tmp_path / "log.txt"
+    assert run_measured([*command, *places, *length, *small], log, 1, **BUNDLE_TRIAL, stop=True) > 0.1
+    before, _, after = log.read_text(encoding="utf-8").partition("training [2/2]: [20/20]")
+    assert re.search(BUNDLE_TRIAL["first"], before) and not re.search(BUNDLE_TRIAL["last"], before)
+    # the bar of a validation is there only when its first case is done
+    assert re.search(BUNDLE_TRIAL["last"], before + after.partition("validation [")[0])
