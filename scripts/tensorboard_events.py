@@ -32,9 +32,14 @@ def read_minutes(folder: Path) -> float:
 
     Returns:
         Minutes by the clock from the first event of each process to its last, summed over the processes.
+
+    Raises:
+        FileNotFoundError: If there are no events.
     """
     times: dict[str, list[float]] = defaultdict(list)
     for file in folder.glob("events.out.tfevents.*"):
         process = file.name.split(".")[-2]
         times[process] += [event.wall_time for event in EventFileLoader(str(file)).Load()]
+    if not times:
+        raise FileNotFoundError(f"{folder}: must hold the TensorBoard events of a training, but has none")
     return round(sum(max(t) - min(t) for t in times.values()) / 60, 2)

@@ -46,6 +46,8 @@ def test_minutes_are_those_of_the_processes_without_the_time_between_them(tmp_pa
             for step, minute in enumerate(minutes):
                 writer.add_scalar("dice", 0.5, step, walltime=now + 60 * minute)
     assert read_minutes(tmp_path) == pytest.approx(4 + 60, abs=0.5)
+    with pytest.raises(FileNotFoundError, match="must hold the TensorBoard events"):
+        read_minutes(tmp_path / "nothing")
 
 
 def test_fewer_seeds_than_all_are_compared_with_nothing(tmp_path):
