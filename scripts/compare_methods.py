@@ -4,7 +4,8 @@ Each cell (method, data set, minutes) is a JSON file with its commands and per-c
 run again; one that was interrupted goes on from its last checkpoint. `--table` prints what there is, and which cells
 were not run; `--labels` one line for each label.
 
-The length of a training is fixed before it starts: a short trial measures CPU seconds per iteration (workers
+The model of the last epoch is scored, in both runners: the best one of a bundle is chosen on the very cases that are
+scored. The length of a training is fixed before it starts: a short trial measures CPU seconds per iteration (workers
 included), and as many iterations as fit the minutes are trained. So several cells may run side by side, as long as
 none gets more than its one thread. `cpu_s` in the file says what the training then took, with its start, decoding and
 validations; null where it was interrupted.
@@ -31,6 +32,7 @@ from measured_commands import run_measured
 from nnunet_ext.atomic import write_json
 
 SEED = 0
+BUNDLE_LAST = "checkpoint_last.pt"
 # nnU-Net takes every core on a CPU, whatever OMP_NUM_THREADS says
 NNUNET_TRAIN = """
 import multiprocessing, os
@@ -103,12 +105,12 @@ class Cell:
         )
 
     def fitted(self) -> Path:
-        """Train alone, and return the best model of the bundle, or the last one of nnU-Net."""
+        """Train alone, and return the model of the last epoch."""
         epochs, iterations = _length(self.minutes, self._cost())
         self.commands, self.cpu_s = [], 0.0
         if self.method.trainer:
             return self._train_nnunet(epochs, iterations, predict=False).parent / "checkpoint_final.pth"
-        return self._train_bundle(epochs, iterations, predict=False) / "model_best.pt"
+        return self._train_bundle(epochs, iterations, predict=False) / BUNDLE_LAST
 
     def _cost(self) -> float:
         """Return CPU seconds per iteration, of a trial or of an earlier cell of other minutes."""
@@ -131,11 +133,11 @@ class Cell:
         interval = 3 if trial else max(1, epochs // 4)
         length = ["--max_epochs", epochs, "--iterations_per_epoch", iterations, "--val_interval", interval]
         marks = {**BUNDLE_TRIAL, "stop": True} if trial else {}
-        started = (output / "checkpoint_last.pt").exists()
+        started = (output / BUNDLE_LAST).exists()
         self._count(self._call(*run, train, *common, *length, **marks), started)
         if trial or not predict:
             return output
-        self._call(*run, evaluate, *common)
+        self._call(*run, evaluate, *common, "--ckpt_dir", output / BUNDLE_LAST)
         return output / "validation"
 
     def _train_nnunet(self, epochs: int, iterations: int, trial: bool = False, predict: bool = True) -> Path:

@@ -180,3 +180,10 @@ def test_base_that_is_trained_is_not_trained_again(compare):
     cell = read_cell("nnunet-crf")
     assert sum("nnUNetv2_train" in command for command in cell["commands"]) == 2
     assert cell["cpu_s"] is None
+
+
+def test_bundle_scores_its_last_epoch_as_nnunet_does(compare):
+    commands = compare("bundle-crf")  # with a base of its own
+    words = dict(zip(commands.ran, commands.words, strict=True))
+    for kind, option in (("bundle predict", "--ckpt_dir"), ("bundle train", "--base_checkpoint")):
+        assert Path(words[kind][words[kind].index(option) + 1]).name == "checkpoint_last.pt"
