@@ -67,7 +67,7 @@ def configure(
     dataset_dir = find_dataset_dir(dataset)
     plans_path, plans = read_plans(dataset_dir, plans_identifier)
     parent = _parent(plans, configuration, name)
-    options = resolve(settings, patch_size=parent["patch_size"])
+    options = resolve(settings, patch_size=parent["patch_size"], spacing_mm=parent["spacing"])
     patch_size = options.patch_size or tuple(parent["patch_size"])
     check_network(options.network, options.network_options, len(patch_size))
     if options.network == PLANNED:

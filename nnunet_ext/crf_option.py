@@ -7,7 +7,7 @@ from typing import Any
 from torch import nn
 
 from .errors import OptionError
-from .networks.crf import TRAINABLE, RefinedNetwork, make_field
+from .networks.crf import TRAINABLE, RefinedNetwork, make_field, default_bandwidths
 from .networks.mean_field import MeanFieldCRF
 
 WITHOUT = "none"
@@ -28,14 +28,17 @@ def field_defaults() -> dict[str, Any]:
     return {"kind": "exact", **{p.name: p.default for p in parameters if p.kind is p.KEYWORD_ONLY}}
 
 
-def complete_field_options(crf: str, given: Mapping[str, Any], network: str, spatial_dims: int) -> dict[str, Any]:
-    """Return all options of the CRF; none without one.
+def complete_field_options(
+    crf: str, given: Mapping[str, Any], network: str, spatial_dims: int, spacing_mm: Sequence[float] = ()
+) -> dict[str, Any]:
+    """Return all options of the CRF; none without one. Bandwidths that are not given follow the voxel size.
 
     Args:
         crf: What the option `crf` says.
         given: Some options.
         network: Key of the network before it.
         spatial_dims: 2 or 3.
+        spacing_mm: Voxel size of the configuration in mm; empty: 1 along each axis.
 
     Raises:
         OptionError: If options are given without a CRF, one is unknown or refused, or the network has its own CRF.
@@ -50,7 +53,7 @@ def complete_field_options(crf: str, given: Mapping[str, Any], network: str, spa
     if unknown := sorted(set(given) - set(defaults)):
         allowed = ", ".join(f"crf.{name}" for name in defaults)
         raise OptionError(f"the CRF has no option {', '.join(unknown)}; its options: {allowed}")
-    options = {**defaults, **given}
+    options = {**defaults, **default_bandwidths(spacing_mm), **given}
     try:
         _field(options, spatial_dims)
     except (ValueError, TypeError, ImportError) as error:

@@ -3,7 +3,8 @@
 A network class may say, beside what `nnunet_ext.networks` asks of it:
 
 * `training_defaults`: dictionary of options that train it well under nnU-Net, such as its learning rate;
-* `default_options(patch_size)`: static method, options of the network that fit a patch size.
+* `default_options(patch_size)`: static method, options of the network that fit a patch size;
+* `options_for_spacing(spacing_mm)`: static method, such that fit a voxel size.
 * `deep_supervision_scales`: for a network with the option `deep_supervision`, the size of each of its outputs
   relative to its input, finest first, such as `[[1, 1], [0.5, 0.5]]`;
 * `deep_supervision_weights`: weights of their losses; nnU-Net's own (halved from one to the next) if not said;
@@ -107,13 +108,16 @@ def _declared_options(key: str) -> dict[str, Any]:
     return network_choices()[key].options()
 
 
-def complete_options(key: str, given: Mapping[str, Any], patch_size: Sequence[int]) -> dict[str, Any]:
-    """Return all options of a network: given ones, else those that fit the patch size, else the defaults.
+def complete_options(
+    key: str, given: Mapping[str, Any], patch_size: Sequence[int], spacing_mm: Sequence[float] = ()
+) -> dict[str, Any]:
+    """Return all options of a network: given ones, else those that fit the patches, else the defaults.
 
     Args:
         key: Key of the network.
         given: Some options; the value `auto` stands for one not given.
         patch_size: Size of the patches, in pixels.
+        spacing_mm: Size of their voxels in mm, in the same order; empty if not known.
 
     Raises:
         OptionError: If an option is unknown or of the wrong type.
@@ -124,8 +128,10 @@ def complete_options(key: str, given: Mapping[str, Any], patch_size: Sequence[in
     if unknown:
         allowed = ", ".join(f"network.{name}" for name in defaults) or "none"
         raise OptionError(f"network {key} has no option {', '.join(unknown)}; its options: {allowed}")
-    fit = getattr(network_class(key), "default_options", None)
-    fitting = fit(tuple(patch_size)) if fit is not None else {}
+    kind, spacing_mm = network_class(key), [float(length) for length in spacing_mm]
+    fitting = kind.default_options(tuple(patch_size)) if hasattr(kind, "default_options") else {}
+    if spacing_mm and hasattr(kind, "options_for_spacing"):
+        fitting |= kind.options_for_spacing(spacing_mm)
     chosen = {name: value for name, value in given.items() if value != "auto"}
     return {name: _typed(key, name, value, defaults[name]) for name, value in {**defaults, **fitting, **chosen}.items()}
 

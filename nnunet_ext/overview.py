@@ -12,6 +12,7 @@ from .network_choice import (
     has_deep_supervision,
     has_low_resolution,
     network_choices,
+    network_class,
     option_defaults,
     training_defaults,
 )
@@ -63,13 +64,21 @@ def _networks() -> Iterator[tuple[str, str]]:
             yield key, f"broken: {info.error}"
             continue
         try:
-            options, abilities = option_defaults(key), _abilities(key)
+            options, abilities, fitted = option_defaults(key), _abilities(key), _fitted(key, info.spatial_dims[0])
         except ValueError as error:
             yield key, f"broken: {error}"
             continue
         yield key, f"{info.summary} ({', '.join([dims, *abilities])})"
         for name, value in options.items():
-            yield f"  network.{name}", f"default {value if value is not None else 'none'}"
+            fits = ", or what fits the configuration" if name in fitted else ""
+            yield f"  network.{name}", f"default {value if value is not None else 'none'}{fits}"
+
+
+def _fitted(key: str, spatial_dims: int) -> set[str]:
+    """Return the options of a network whose defaults depend on the patch size or the voxel size."""
+    kind = network_class(key)
+    methods = [getattr(kind, name, None) for name in ("default_options", "options_for_spacing")]
+    return {name for method in methods if method is not None for name in method((64,) * spatial_dims)}
 
 
 def _abilities(key: str) -> list[str]:

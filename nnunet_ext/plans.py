@@ -58,12 +58,12 @@ def with_section(plans: Mapping[str, Any], name: str, preset: Mapping[str, Any])
     """
     completed = deepcopy(dict(plans))
     configuration = resolve_configuration(plans, name)
-    section, patch_size = configuration.get(SECTION), configuration["patch_size"]
+    section, patch_size, spacing_mm = configuration.get(SECTION), configuration["patch_size"], configuration["spacing"]
     try:
         if section is not None:
-            from_section(section, patch_size)
+            from_section(section, patch_size, spacing_mm)
             preset = {key: value for key, value in preset.items() if key not in PLANS_KEYS}
-        options = resolve(section or {}, patch_size=patch_size, preset=preset)
+        options = resolve(section or {}, patch_size=patch_size, spacing_mm=spacing_mm, preset=preset)
     except OptionError as error:
         raise OptionError(f"configuration {name}: {error}") from error
     completed["configurations"][name].update({**options.plans_values(), SECTION: options.section()})
@@ -82,7 +82,9 @@ def saved_options(model_dir: str | os.PathLike, name: str) -> Options | None:
         return None
     configuration = resolve_configuration(json.loads(path.read_text(encoding="utf-8")), name)
     section = configuration.get(SECTION)
-    return None if section is None else from_section(section, configuration["patch_size"])
+    if section is None:
+        return None
+    return from_section(section, configuration["patch_size"], configuration["spacing"])
 
 
 def refuse_other_options(

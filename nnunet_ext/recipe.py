@@ -17,7 +17,13 @@ from .options import OWN_SAMPLER, PLANS_KEYS, Options, accept, option_default, o
 from .training.optimizers import OPTIMIZERS, TIED_OPTIONS
 
 
-def resolve(given: Mapping[str, Any], *, patch_size: Sequence[int], preset: Mapping[str, Any] | None = None) -> Options:
+def resolve(
+    given: Mapping[str, Any],
+    *,
+    patch_size: Sequence[int],
+    spacing_mm: Sequence[float] = (),
+    preset: Mapping[str, Any] | None = None,
+) -> Options:
     """Return complete options.
 
     What is given wins over the preset, the preset over what the network recommends, that over the defaults of the
@@ -27,6 +33,7 @@ def resolve(given: Mapping[str, Any], *, patch_size: Sequence[int], preset: Mapp
     Args:
         given: Options as `Options` names them; `network_options` may be partial.
         patch_size: Patch size of the configuration, 2 or 3 numbers; a given `patch_size` replaces it.
+        spacing_mm: Voxel size of the configuration in mm, in the array's axis order; empty: 1 along each axis.
         preset: Options of a named trainer.
 
     Raises:
@@ -43,9 +50,10 @@ def resolve(given: Mapping[str, Any], *, patch_size: Sequence[int], preset: Mapp
         _lay_over(values, layer)
     optimizer = OPTIMIZERS[values.get("optimizer", option_default("optimizer"))]
     network_options = {**preset.get("network_options", {}), **given.get("network_options", {})}
-    values["network_options"] = complete_options(key, network_options, patch_size)
+    values["network_options"] = complete_options(key, network_options, patch_size, spacing_mm)
     field = {**preset.get("crf_options", {}), **given.get("crf_options", {})}
-    values["crf_options"] = complete_field_options(values.get("crf", WITHOUT), field, key, len(patch_size))
+    crf = values.get("crf", WITHOUT)
+    values["crf_options"] = complete_field_options(crf, field, key, len(patch_size), spacing_mm)
     if values.get("deep_supervision") and not has_deep_supervision(key):
         raise OptionError(f"network {key} has no deep supervision; set deep_supervision=false")
     if values.get("loss_resolution") == "low" and not has_low_resolution(key):
@@ -53,6 +61,8 @@ def resolve(given: Mapping[str, Any], *, patch_size: Sequence[int], preset: Mapp
         raise OptionError(
             f"network {key} has logits of full size only; set loss_resolution=full (low is for: {able or 'none'})"
         )
+    if values.get("loss_resolution") == "low" and crf != WITHOUT:
+        raise OptionError(f"crf={crf} refines logits of full size; set loss_resolution=full, or crf={WITHOUT}")
     _refuse_slices_of_volumes(values, len(patch_size))
     if (
         values.get("warmup_epochs", 0) >= values.get("epochs", option_default("epochs"))
@@ -116,8 +126,13 @@ def _network(given: Mapping[str, Any], preset: Mapping[str, Any], spatial_dims: 
     return key
 
 
-def from_section(section: Mapping[str, Any], patch_size: Sequence[int]) -> Options:
+def from_section(section: Mapping[str, Any], patch_size: Sequence[int], spacing_mm: Sequence[float] = ()) -> Options:
     """Return the options of a section in the plans; what an older version didn't know gets its default.
+
+    Args:
+        section: The section.
+        patch_size: See `resolve`, as for the following one.
+        spacing_mm: Voxel size.
 
     Raises:
         OptionError: If the section has unknown keys or values.
@@ -127,7 +142,7 @@ def from_section(section: Mapping[str, Any], patch_size: Sequence[int]) -> Optio
         raise OptionError(
             f"{', '.join(misplaced)} must stand in the configuration itself, not in its nnunet_ext section"
         )
-    return resolve(section, patch_size=patch_size)
+    return resolve(section, patch_size=patch_size, spacing_mm=spacing_mm)
 
 
 def differences(one: Options, other: Options) -> list[str]:

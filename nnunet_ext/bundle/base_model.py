@@ -12,6 +12,7 @@ from torch import nn
 from ..data.raw_dataset import RawDataset, open_dataset
 from ..errors import OptionError, UserError
 from ..networks import available, build_network
+from ..networks.crf import BANDWIDTHS, default_bandwidths
 from .checkpoints import LAST_FILE, best_model, fingerprint, is_adapter, load_checkpoint, models_below, read_state
 from .demo_base import train_demo_base
 from .model_card import PATCH_DEPTH, ModelCard, read_model_card
@@ -19,11 +20,6 @@ from .model_card import PATCH_DEPTH, ModelCard, read_model_card
 logger = logging.getLogger(__name__)
 
 _CRF = "crf"
-BANDWIDTHS = {"smoothness_mm": 1.0, "appearance_mm": 2.0}
-"""Initial bandwidths in voxels, where none are given in mm."""
-
-_SMALLEST_SIDE_MM = 0.1
-"""Of smaller voxels so much is taken: the CRF has no smaller bandwidths than half of it."""
 
 
 @dataclass(frozen=True)
@@ -68,7 +64,7 @@ class BaseModel:
                 are so many voxels as `BANDWIDTHS` says, by their smallest side.
         """
         own = {"base": self.network, "base_options": self.options, "regions": self.card.label_map.has_regions}
-        side = 1.0  # a pixel of the canvas
+        spacing_mm: Sequence[float] = ()  # a pixel of the canvas
         if self.card.patch_depth is not None:
             preprocessing = self.card.preprocessing
             known = preprocessing.spacing_mm
@@ -78,11 +74,10 @@ class BaseModel:
                     f"WARNING: plans.json of {self.checkpoint} has no spacing_mm; the CRF takes voxels for mm"
                 )
             own |= {PATCH_DEPTH: self.card.patch_depth, "spacing_mm": spacing_mm}
-            side = max(_SMALLEST_SIDE_MM, min(spacing_mm, default=1.0))
             given = {**dict.fromkeys(BANDWIDTHS), **given}
         # in the order given: runs are told apart by the text of their settings
-        chosen = {n: BANDWIDTHS[n] * side if value is None and n in BANDWIDTHS else value for n, value in given.items()}
-        return {**own, **chosen}
+        defaults = default_bandwidths(spacing_mm)
+        return {**own, **{n: defaults.get(n) if value is None else value for n, value in given.items()}}
 
     def fingerprint(self) -> str:
         """Return the SHA-256, hexadecimal, of the weights; empty where the CRF's own checkpoint holds them."""

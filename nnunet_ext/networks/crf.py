@@ -14,6 +14,11 @@ from .mean_field import MeanFieldCRF
 
 KINDS = ("exact", "crfseg")
 TRAINABLE = ("all", "crf", "last")
+BANDWIDTHS = {"smoothness_mm": 1.0, "appearance_mm": 2.0}
+"""Initial bandwidths in voxels, where none are given in mm."""
+
+_SMALLEST_SIDE_MM = 0.1
+"""Of smaller voxels so much is taken: the CRF has no smaller bandwidths than half of it."""
 
 Logits = Tensor | list[Tensor]
 
@@ -161,6 +166,15 @@ class CRF(RefinedNetwork):
         """
         return {"base": CRF.default_base[len(patch_size)]}
 
+    @staticmethod
+    def options_for_spacing(spacing_mm: Sequence[float]) -> dict[str, Any]:
+        """Return voxel size and bandwidths, so that plans say them.
+
+        Args:
+            spacing_mm: Voxel size in mm, in the array's axis order.
+        """
+        return {"spacing_mm": list(spacing_mm), **default_bandwidths(spacing_mm)}
+
     def __init__(
         self,
         in_channels: int,
@@ -257,6 +271,16 @@ class CrfsegField(nn.Module):
             return self.layer(logits.float(), spacing).to(logits.dtype)
 
 
+def default_bandwidths(spacing_mm: Sequence[float]) -> dict[str, float]:
+    """Return initial bandwidths in mm, of so many voxels as `BANDWIDTHS` says: 1 mm reaches no neighbour at 4 mm.
+
+    Args:
+        spacing_mm: Voxel size in mm, whose smallest side counts; empty: 1 mm.
+    """
+    side = max(_SMALLEST_SIDE_MM, min(spacing_mm, default=1.0))
+    return {name: voxels * side for name, voxels in BANDWIDTHS.items()}
+
+
 def make_field(kind: str, spatial_dims: int, options: Mapping[str, Any]) -> nn.Module:
     """Return the layer that refines logits.
 
@@ -292,7 +316,8 @@ def choose_trainable(
         base_name: What to call the base in a message.
 
     Raises:
-        ValueError: If `trainable` is unknown, or the base names no last layer and it is to train.
+        ValueError: If `trainable` is unknown, or what is to train isn't there: the base names no last layer, or the
+            CRF has no term.
     """
     if trainable not in TRAINABLE:
         raise ValueError(f"trainable must be one of {', '.join(TRAINABLE)}, got {trainable!r}")
@@ -301,6 +326,8 @@ def choose_trainable(
     field.requires_grad_(True)
     base.requires_grad_(False)
     if trainable == "crf":
+        if not list(field.parameters()):
+            raise ValueError("trainable=crf needs a term that trains; give smoothness_weight or appearance_weight > 0")
         return
     if not last_layers:
         raise ValueError(f"trainable=last needs a base that names its last_layers, got {base_name}; take crf or all")

@@ -210,12 +210,13 @@ def _spacing(spacing_mm: Spacing, logits: Tensor, dims: int) -> Tensor:
     if spacing_mm is None:
         return torch.ones(1, dims, device=logits.device)
     spacing = torch.as_tensor(spacing_mm, dtype=torch.float64 if logits.dtype == torch.float64 else torch.float32)
-    spacing = spacing.to(logits.device)[None] if spacing.ndim == 1 else spacing.to(logits.device)
+    spacing = spacing[None] if spacing.ndim == 1 else spacing
     if spacing.ndim != 2 or spacing.shape[1] != dims or spacing.shape[0] not in (1, logits.shape[0]):
         raise ValueError(
             f"spacing_mm must have shape ({dims},) or ({logits.shape[0]}, {dims}), got {tuple(spacing.shape)}"
         )
-    # a look at the values would break a graph that is being compiled or exported
-    if not torch.compiler.is_compiling() and not ((spacing > 0) & spacing.isfinite()).all():
+    # a look at the values would break a graph that is being compiled or exported, and wait for a GPU if they lie there
+    look = not torch.compiler.is_compiling() and spacing.device.type == "cpu"
+    if look and not ((spacing > 0) & spacing.isfinite()).all():
         raise ValueError(f"spacing_mm must be finite and > 0, got {spacing.tolist()}")
-    return spacing
+    return spacing.to(logits.device)

@@ -68,7 +68,7 @@ class CustomTrainer(nnUNetTrainer):
         self, plans: dict, configuration: str, fold: int, dataset_json: dict, device: torch.device = _CUDA
     ) -> None:
         super().__init__(with_section(plans, configuration, self.preset), configuration, fold, dataset_json, device)
-        self.continued = self.logger.resume
+        self.continued = False  # `--c` says it too, where there is nothing to continue
         self.options = _options_of(self.configuration_manager)
         self.initial_lr = self.options.learning_rate
         self.weight_decay = self.options.weight_decay
@@ -304,6 +304,7 @@ class CustomTrainer(nnUNetTrainer):
         """Load a checkpoint, after a check that it was trained with these options."""
         self._refuse_other_options(of_other_folds=False)
         super().load_checkpoint(filename_or_checkpoint)
+        self.continued = True
 
     def save_checkpoint(self, filename: str) -> None:
         """Write a checkpoint so that a killed run leaves the previous one, not half of a new one."""
@@ -324,4 +325,4 @@ class CustomTrainer(nnUNetTrainer):
 
 def _options_of(configuration_manager: ConfigurationManager) -> Any:
     section = configuration_manager.configuration.get(SECTION, {})
-    return from_section(section, configuration_manager.patch_size)
+    return from_section(section, configuration_manager.patch_size, configuration_manager.spacing)

@@ -26,12 +26,14 @@ def handmade(tmp_path, monkeypatch):
     flat = {
         "data_identifier": "nnUNetPlans_2d",
         "patch_size": [56, 40],
+        "spacing": [1.5, 0.75],
         "batch_size": 58,
         "architecture": {"arch_kwargs": {"strides": [[1, 1], [2, 2], [2, 2], [2, 2]]}},
     }
     volume = {
         "data_identifier": "nnUNetPlans_3d",
         "patch_size": [32, 32, 32],
+        "spacing": [3.0, 1.5, 1.5],
         "batch_size": 2,
         "architecture": {"arch_kwargs": {"strides": [[1, 1, 1], [2, 2, 2]]}},
     }

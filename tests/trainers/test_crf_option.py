@@ -136,11 +136,32 @@ def test_regions_for_a_data_set_of_classes_are_refused(folders):
         ({"crf": "all", "crf_options": {"width": 3}}, r"the CRF has no option width; its options: crf\.kind, "),
         ({"crf": "all", "crf_options": {"iterations": 0}}, "iterations must be an integer >= 1, got 0"),
         ({"crf": "all", "network": "crf"}, "network=crf has a CRF of its own"),
+        ({"crf": "all", "network": "samed", "loss_resolution": "low"}, "crf=all refines logits of full size; set loss_"),
     ],
 )
 def test_wrong_option_is_an_error_that_names_it(given, message):
     with pytest.raises(OptionError, match=message):
         resolve({"network": "enet", **given}, patch_size=(64, 64))
+
+
+def test_bandwidths_that_are_not_given_follow_the_voxels():
+    def bandwidths(spacing_mm, **given):
+        asked = {"network": "enet", "crf": "all", "crf_options": given}
+        options = resolve(asked, patch_size=(64, 64), spacing_mm=spacing_mm).crf_options
+        return options["smoothness_mm"], options["appearance_mm"]
+
+    assert bandwidths((4.0, 3.0)) == (3.0, 6.0)
+    assert bandwidths((4.0, 3.0), smoothness_mm=1.5) == (1.5, 6.0)
+    assert bandwidths(()) == (1.0, 2.0)
+    assert bandwidths((0.01, 0.01)) == (0.1, 0.2)  # the CRF has none below 0.05
+
+
+def test_spacing_of_the_plans_reaches_the_bandwidths_and_stays_in_them(folders):
+    entry = folders.configure("2d_crf", "network=enet", "crf=all")
+    side = min(folders.plans()["configurations"]["2d"]["spacing"])
+    assert entry["nnunet_ext"]["crf_options"]["smoothness_mm"] == side
+    network = start(folders, "network=enet", "crf=all").network
+    assert network.crf.smoothness.bandwidths_mm().tolist() == pytest.approx([side, side])
 
 
 def test_section_holds_every_option_of_the_field_and_none_without_one():

@@ -85,6 +85,14 @@ def test_continued_training_does_not_load_the_file_again(folders, weights, monke
     assert (folders.model("nnUNetTrainerModelsGenesis", "small") / "fold_0" / "checkpoint_final.pth").is_file()
 
 
+def test_continuing_what_has_no_checkpoint_yet_starts_from_the_file(folders, weights, capsys):
+    """As a job does that always passes --c, or was ended in its first epoch."""
+    short = ("epochs=1", "iterations_per_epoch=1", "val_iterations_per_epoch=1", "batch_size=2")
+    folders.configure("small", *SMALL, *short, f"init=genesis:{weights}", configuration="3d_fullres")
+    folders.train("nnUNetTrainerModelsGenesis", "small", continue_training=True)
+    assert f"genesis:{weights}: " in capsys.readouterr().out
+
+
 @pytest.mark.parametrize(
     ("init", "message"),
     [

@@ -75,7 +75,6 @@ def test_training_stops_early_and_stays_so_when_it_is_resumed(folders, standing_
     assert trainer.current_epoch == 4
     final = f"{trainer.output_folder}/checkpoint_final.pth"
     again = folders.trainer(CustomTrainer, "2d_stop")
-    again.continued = True
     again.load_checkpoint(final)
     again.run_training()
     assert again.current_epoch == 4
@@ -97,7 +96,6 @@ def test_a_plateau_lowers_the_learning_rate_also_after_a_resumption(folders, sta
     expected = [0.1, 0.1, 0.1, 0.02, 0.02, 0.004]
     assert trainer.logger.get_value("lrs", step=None) == pytest.approx(expected)
     again = folders.trainer(CustomTrainer, "2d_flat")
-    again.continued = True
     again.initialize()
     again.logger.load_checkpoint(trainer.logger.get_checkpoint())
     again.lr_scheduler.step(5)
