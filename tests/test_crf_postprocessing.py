@@ -7,50 +7,15 @@ import pickle
 import numpy as np
 import pytest
 import torch
+from prediction_folders import GEOMETRY, REGIONS, SHAPE, Folders
 
-from nnunet_ext.cli import main
 from nnunet_ext.crf_postprocessing import refine_folder
 from nnunet_ext.data.geometry import Geometry, to_canonical
 from nnunet_ext.data.image_io import read_channels, read_label, write_label
 from nnunet_ext.errors import UserError
 from nnunet_ext.networks.mean_field import MeanFieldCRF
 
-SHAPE = (4, 9, 8)
-GEOMETRY = Geometry((8, 9, 4), (0.8, 1.1, 3.0), (-5.0, 4.0, 7.0), (-1.0, 0, 0, 0, -1.0, 0, 0, 0, 1.0))
 MOVED = Geometry((8, 9, 4), (0.8, 1.1, 3.0), (0.0, 4.0, 7.0), GEOMETRY.direction)
-CLASSES = {"background": 0, "left": 1, "right": 2}
-REGIONS = {"background": 0, "whole": [1, 2], "core": [2]}
-
-
-class Folders:
-    """Images and predictions of cases a and b."""
-
-    def __init__(self, root) -> None:
-        self.images, self.predictions, self.output = root / "images", root / "predictions", root / "output"
-        self.describe(CLASSES)
-        (self.predictions / "plans.json").write_text('{"plans_name": "nnUNetPlans"}')
-        self.logits = {}
-        for number, name in enumerate("ab"):
-            rng = np.random.default_rng(number)
-            write_label(self.images / f"{name}_0000.nii.gz", rng.integers(0, 99, SHAPE).astype(np.int16), GEOMETRY)
-            self.predict(name, rng.normal(0, 2, (3, *SHAPE)).astype(np.float32), "probabilities")
-
-    def describe(self, labels, **entries) -> None:
-        self.predictions.mkdir(parents=True, exist_ok=True)
-        content = {"channel_names": {"0": "CT"}, "labels": labels, "file_ending": ".nii.gz", **entries}
-        (self.predictions / "dataset.json").write_text(json.dumps(content))
-
-    def predict(self, name, logits, *arrays, regions=False) -> None:
-        self.logits[name] = torch.from_numpy(logits)
-        probabilities = self.logits[name].sigmoid() if regions else self.logits[name].softmax(0)
-        both = {"logits": logits, "probabilities": probabilities.numpy()}
-        np.savez_compressed(self.predictions / f"{name}.npz", **{array: both[array] for array in arrays})
-        (self.predictions / f"{name}.pkl").write_bytes(pickle.dumps({"sitk_stuff": GEOMETRY.sitk_stuff()}))
-        write_label(self.predictions / f"{name}.nii.gz", logits.argmax(0).astype(np.uint8), GEOMETRY)
-
-    def run(self, *options: str) -> int:
-        folders = ["--predictions", self.predictions, "--images", self.images, "--output", self.output]
-        return main(["crf", *map(str, folders), *options])
 
 
 @pytest.fixture
