@@ -92,7 +92,7 @@ def refine_folder(
             holds files of another origin or was made with other options.
     """
     predictions, images, output = Path(predictions_dir), Path(images_dir), Path(output_dir)
-    description = read_dataset_json(predictions / "dataset.json")
+    description = read_dataset_json(predictions / "dataset.json", drop_ignore_label=True)
     label_map = LabelMap.from_dataset_json(description, predictions / "dataset.json")
     cases, failures = find_cases(images, description["file_ending"], len(description["channel_names"]))
     names = sorted(path.stem for path in predictions.glob("*.npz") if not path.name.startswith("."))

@@ -151,11 +151,12 @@ def open_dataset(dataset_dir: str | os.PathLike) -> RawDataset:
     return RawDataset(root, read_dataset_json(file))
 
 
-def read_dataset_json(file: Path) -> dict[str, Any]:
+def read_dataset_json(file: Path, *, drop_ignore_label: bool = False) -> dict[str, Any]:
     """Read and check a `dataset.json`.
 
     Args:
         file: Its path.
+        drop_ignore_label: Leave an ignore label out instead of refusing it: predictions have no channel for it.
 
     Raises:
         DatasetError: If it is no JSON object or an entry is missing or garbled.
@@ -179,7 +180,12 @@ def read_dataset_json(file: Path) -> dict[str, Any]:
         raise DatasetError(f"{file}: channel_names must number the channels 0, 1, ..., got {channels}")
     if not isinstance(description["file_ending"], str) or not description["file_ending"].startswith("."):
         raise DatasetError(f'{file}: file_ending must be like ".nii.gz", got {description["file_ending"]!r}')
-    LabelMap.from_dataset_json(description, file)
+    ignored = None
+    if drop_ignore_label and isinstance(description["labels"], dict):
+        ignored = description["labels"].pop("ignore", None)
+    highest = max(LabelMap.from_dataset_json(description, file).allowed_values)
+    if ignored is not None and (type(ignored) is not int or ignored != highest + 1):
+        raise DatasetError(f"{file}: the ignore label must be the highest, {highest + 1}, got {ignored}")
     UnannotatedLabels.from_dataset_json(description, file)
     return description
 
