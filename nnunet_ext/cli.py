@@ -142,7 +142,7 @@ def _run_check(parsed: argparse.Namespace) -> int:
 
 
 def _add_crf_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--predictions", type=Path, required=True, help="folder with <case>.npz and dataset.json")
+    parser.add_argument("--predictions", type=Path, required=True, help="folder of <case>.npz by nnU-Net or a bundle")
     parser.add_argument("--images", type=Path, required=True, help="folder with the predicted <case>_0000 images")
     parser.add_argument("--output", type=Path, required=True, help="folder for the refined predictions")
     parser.add_argument("--kind", default="exact", help="exact, or crfseg for that package's layer (default: exact)")

@@ -76,7 +76,8 @@ def refine_folder(
     the same call goes on with an interrupted run; those that were predicted again since are refined again.
 
     Args:
-        predictions_dir: Folder with `<case>.npz` and `dataset.json`, as nnU-Net and the bundles write it.
+        predictions_dir: Folder with `<case>.npz` and `dataset.json`, as nnU-Net and the bundles write it. For
+            nnU-Net's own `fold_<n>/validation` the latter, and `plans.json`, are found in the folder of the model.
         images_dir: Folder with `<case>_0000<ending>`, ...; the appearance term sees each channel as a z-score.
         output_dir: Where the refined predictions go: `<case>.npz` with the same arrays, label maps, the rest copied.
         field_options: Options of `nnunet_ext.networks.mean_field.MeanFieldCRF`.
@@ -92,14 +93,13 @@ def refine_folder(
             holds files of another origin or was made with other options.
     """
     predictions, images, output = Path(predictions_dir), Path(images_dir), Path(output_dir)
-    description = read_dataset_json(predictions / "dataset.json", drop_ignore_label=True)
-    label_map = LabelMap.from_dataset_json(description, predictions / "dataset.json")
+    description, label_map = _read_description(predictions)
     cases, failures = find_cases(images, description["file_ending"], len(description["channel_names"]))
     names = sorted(path.stem for path in predictions.glob("*.npz") if not path.name.startswith("."))
     if not names:
         raise UserError(
             f"{predictions}: holds no <case>.npz; predict with --save_probabilities true (bundles), "
-            "or --save_probabilities (nnUNetv2_predict)"
+            "--save_probabilities (nnUNetv2_predict), or validate again: nnUNetv2_train ... --val --npz"
         )
     options = dict(field_options or {})
     try:
@@ -107,7 +107,7 @@ def refine_folder(
     except (ValueError, ImportError, RuntimeError) as error:  # torch: of a device that is not there
         raise UserError(str(error)) from error
     _claim_output(predictions, output, {"kind": kind, "options": options}, description["file_ending"], overwrite)
-    ending, reoriented = description["file_ending"], _are_reoriented(predictions / "plans.json")
+    ending, reoriented = description["file_ending"], _are_reoriented(_describing(predictions, "plans.json"))
     job = _Job(predictions, output, label_map, ending, reoriented, layer, torch.device(device))
     result = RefinedFolder()
     unsaved = {path.name.removesuffix(job.file_ending) for path in predictions.glob(f"[!.]*{job.file_ending}")}
@@ -131,6 +131,25 @@ def refine_folder(
             result.refined.append(name)
             logger.info(f"case {name} refined ({len(result.refined)} of {len(names) - len(result.skipped)})")
     return result
+
+
+def _describing(predictions: Path, name: str) -> Path:
+    """Return a file that describes predictions: beside them, or in the model's folder for `fold_<n>/validation`."""
+    own, above = predictions / name, predictions.resolve().parent.parent / name
+    return above if above.is_file() and not own.is_file() else own
+
+
+def _read_description(predictions: Path) -> tuple[dict[str, Any], LabelMap]:
+    """Return the content of `dataset.json` without an ignore label, and its labels."""
+    file = _describing(predictions, "dataset.json")
+    if not file.is_file():
+        above = predictions.resolve().parent.parent / file.name
+        raise UserError(
+            f"{file}: not found, nor {above}, where nnU-Net's fold_<n>/validation has it; check --predictions, or "
+            "copy the data set's dataset.json into it"
+        )
+    description = read_dataset_json(file, drop_ignore_label=True)
+    return description, LabelMap.from_dataset_json(description, file)
 
 
 def _are_reoriented(plans_file: Path) -> bool:
@@ -179,8 +198,8 @@ def _claim_output(predictions: Path, output: Path, options: dict[str, Any], file
         stale.unlink()  # a continued run must not mix the two
     write_json(record, content)
     for name in ("dataset.json", "plans.json"):
-        if (predictions / name).is_file():
-            shutil.copyfile(predictions / name, output / name)
+        if (source := _describing(predictions, name)).is_file():
+            shutil.copyfile(source, output / name)
 
 
 def _refine_case(job: _Job, case: Case) -> None:
