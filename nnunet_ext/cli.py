@@ -149,14 +149,15 @@ def _add_crf_arguments(parser: argparse.ArgumentParser) -> None:
     for name, default, text in (
         ("iterations", 5, "mean-field updates"),
         ("smoothness-weight", 1.0, "weight of the smoothness term in logits; 0 leaves it out"),
-        ("smoothness-mm", 1.0, "its bandwidth in mm"),
+        ("smoothness-mm", None, "its bandwidth in mm (default: one voxel of each image, by its smallest side)"),
         ("smoothness-window", 11, "voxels along each axis that it spans, odd"),
         ("appearance-weight", 0.0, "weight of the appearance term in logits; 0 leaves it out"),
-        ("appearance-mm", 2.0, "its bandwidth in mm"),
+        ("appearance-mm", None, "its bandwidth in mm (default: two voxels of each image, by their smallest side)"),
         ("appearance-intensity", 0.5, "its bandwidth in standard deviations of the image"),
         ("appearance-window", 5, "voxels along each axis that it spans, odd"),
     ):
-        parser.add_argument(f"--{name}", type=type(default), default=default, help=f"{text} (default: {default})")
+        text += "" if default is None else f" (default: {default})"
+        parser.add_argument(f"--{name}", type=int if isinstance(default, int) else float, default=default, help=text)
     parser.add_argument("--device", default="cpu", help="where to compute (default: cpu)")
     parser.add_argument("--overwrite", action="store_true", help="refine finished cases again")
 

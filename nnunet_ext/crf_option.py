@@ -7,7 +7,7 @@ from typing import Any
 from torch import nn
 
 from .errors import OptionError
-from .networks.crf import TRAINABLE, RefinedNetwork, make_field, default_bandwidths
+from .networks.crf import TRAINABLE, RefinedNetwork, default_bandwidths, make_field
 from .networks.mean_field import MeanFieldCRF
 
 WITHOUT = "none"

@@ -4,7 +4,7 @@ import json
 import logging
 import shutil
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,7 @@ from .data.label_map import LabelMap
 from .data.normalization import ChannelScheme, measure_image, normalize
 from .data.raw_dataset import Case, find_cases, read_dataset_json
 from .errors import DatasetError, UserError
-from .networks.crf import make_field
+from .networks.crf import BANDWIDTHS, default_bandwidths, make_field
 
 logger = logging.getLogger(__name__)
 
@@ -56,8 +56,15 @@ class _Job:
     label_map: LabelMap
     file_ending: str
     reoriented: bool
-    layer: torch.nn.Module
+    kind: str
+    options: Mapping[str, Any]
     device: torch.device
+
+    def layer(self, spacing_mm: Sequence[float]) -> torch.nn.Module:
+        """Return the CRF for an image; bandwidths that are not given follow the size of its voxels."""
+        given = {name: value for name, value in self.options.items() if value is not None}
+        options = {**default_bandwidths(spacing_mm), **given, "regions": self.label_map.has_regions}
+        return make_field(self.kind, 3, options).to(self.device).eval()
 
 
 def refine_folder(
@@ -80,7 +87,8 @@ def refine_folder(
             nnU-Net's own `fold_<n>/validation` the latter, and `plans.json`, are found in the folder of the model.
         images_dir: Folder with `<case>_0000<ending>`, ...; the appearance term sees each channel as a z-score.
         output_dir: Where the refined predictions go: `<case>.npz` with the same arrays, label maps, the rest copied.
-        field_options: Options of `nnunet_ext.networks.mean_field.MeanFieldCRF`.
+        field_options: Options of `nnunet_ext.networks.mean_field.MeanFieldCRF`. Bandwidths that are None or left out
+            are those of `nnunet_ext.networks.crf.default_bandwidths` for each image's own voxels.
         kind: `exact` or `crfseg`.
         device: Where to compute, as torch names it.
         overwrite: Whether finished cases are refined again.
@@ -101,14 +109,14 @@ def refine_folder(
             f"{predictions}: holds no <case>.npz; predict with --save_probabilities true (bundles), "
             "--save_probabilities (nnUNetv2_predict), or validate again: nnUNetv2_train ... --val --npz"
         )
-    options = dict(field_options or {})
+    options = {**dict.fromkeys(BANDWIDTHS), **(field_options or {})}
+    ending, reoriented = description["file_ending"], _are_reoriented(_describing(predictions, "plans.json"))
     try:
-        layer = make_field(kind, 3, {**options, "regions": label_map.has_regions}).to(device).eval()
+        job = _Job(predictions, output, label_map, ending, reoriented, kind, options, torch.device(device))
+        job.layer((1.0, 1.0, 1.0))  # a wrong option is wrong for every image
     except (ValueError, ImportError, RuntimeError) as error:  # torch: of a device that is not there
         raise UserError(str(error)) from error
-    _claim_output(predictions, output, {"kind": kind, "options": options}, description["file_ending"], overwrite)
-    ending, reoriented = description["file_ending"], _are_reoriented(_describing(predictions, "plans.json"))
-    job = _Job(predictions, output, label_map, ending, reoriented, layer, torch.device(device))
+    _claim_output(predictions, output, {"kind": kind, "options": options}, ending, overwrite)
     result = RefinedFolder()
     unsaved = {path.name.removesuffix(job.file_ending) for path in predictions.glob(f"[!.]*{job.file_ending}")}
     for name in sorted(unsaved - set(names)):
@@ -207,7 +215,7 @@ def _refine_case(job: _Job, case: Case) -> None:
     file = job.predictions / f"{case.name}.npz"
     present, logits = _read_logits(file, job.label_map)
     image, geometry = read_channels(list(case.images))
-    spacing: tuple[float, ...] = geometry.spacing_zyx_mm()
+    spacing = _spacing_zyx_mm(geometry)
     if job.reoriented:
         image, spacing = _turned(to_canonical(image, geometry)), _along_canonical(spacing, geometry)
     if logits.shape[1:] != image.shape[1:]:
@@ -242,6 +250,12 @@ def _check_grid(job: _Job, case: Case, geometry: Geometry) -> None:
         raise DatasetError(f"{label} and {case.images[0]}: have {difference}; give the images that were predicted")
 
 
+def _spacing_zyx_mm(geometry: Geometry) -> tuple[float, ...]:
+    """Return the voxel size; a 2D image, which has no third, gets its smaller one, to be refined alike at any size."""
+    depth, height, width = geometry.spacing_zyx_mm()
+    return min(height, width) if geometry.dimension == 2 else depth, height, width
+
+
 def _turned(array: np.ndarray) -> np.ndarray:
     """Turn an array (..., Z, Y, X) that runs along S, P, L so that it runs along S, A, R; or back."""
     return array[..., ::-1, ::-1]
@@ -257,7 +271,7 @@ def _refine(job: _Job, logits: torch.Tensor, image: np.ndarray, spacing_mm: tupl
     guide = np.stack([normalize(channel, scheme, measure_image(channel)) for channel in image])
     with torch.inference_mode():
         tensors = (tensor[None].to(job.device) for tensor in (logits, torch.from_numpy(guide)))
-        return job.layer(*tensors, spacing_mm)[0].cpu()
+        return job.layer(spacing_mm)(*tensors, spacing_mm)[0].cpu()
 
 
 def _read_logits(file: Path, label_map: LabelMap) -> tuple[set[str], torch.Tensor]:

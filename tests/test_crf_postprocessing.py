@@ -44,7 +44,8 @@ def test_logits_are_refined_where_they_are_and_both_arrays_written(folders):
     folders.predict("a", folders.logits["a"].numpy(), "logits", "probabilities")
     refine_folder(folders.predictions, folders.images, folders.output)
     with np.load(folders.output / "a.npz") as arrays:
-        expected = MeanFieldCRF(3)(folders.logits["a"][None], spacing_mm=(3.0, 1.1, 0.8))[0].detach()
+        crf = MeanFieldCRF(3, smoothness_mm=0.8)  # the smallest side of a voxel
+        expected = crf(folders.logits["a"][None], spacing_mm=(3.0, 1.1, 0.8))[0].detach()
         np.testing.assert_allclose(arrays["logits"], expected, atol=1e-5)
         np.testing.assert_allclose(arrays["probabilities"], expected.softmax(0), atol=1e-6)
 
@@ -64,7 +65,7 @@ def test_regions_are_refined_one_by_one_and_painted_in_their_order(folders):
     logits = np.random.default_rng(0).normal(0, 2, (2, *SHAPE)).astype(np.float32)
     for name in "ab":
         folders.predict(name, logits, "probabilities", regions=True)
-    assert folders.run() == 0
+    assert folders.run("--smoothness-mm", "1") == 0
     refined = MeanFieldCRF(3, regions=True)(torch.from_numpy(logits)[None], spacing_mm=(3.0, 1.1, 0.8))[0] > 0
     label, _ = read_label(folders.output / "a.nii.gz")
     assert np.array_equal(label, np.where(refined[1], 2, refined[0]))

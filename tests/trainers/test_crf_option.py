@@ -136,7 +136,7 @@ def test_regions_for_a_data_set_of_classes_are_refused(folders):
         ({"crf": "all", "crf_options": {"width": 3}}, r"the CRF has no option width; its options: crf\.kind, "),
         ({"crf": "all", "crf_options": {"iterations": 0}}, "iterations must be an integer >= 1, got 0"),
         ({"crf": "all", "network": "crf"}, "network=crf has a CRF of its own"),
-        ({"crf": "all", "network": "samed", "loss_resolution": "low"}, "crf=all refines logits of full size; set loss_"),
+        ({"crf": "all", "network": "samed", "loss_resolution": "low"}, "crf=all refines logits of full size; set"),
     ],
 )
 def test_wrong_option_is_an_error_that_names_it(given, message):
