@@ -115,8 +115,8 @@ def fit_preprocessing(
     Args:
         dataset: The data set, for its channel names.
         volumes: Training cases; validation cases take no part.
-        slice_axis: 0, 1, 2, or "auto": the axis with the largest median spacing, axial if they are equal.
-
+        slice_axis: 0, 1, 2, or "auto": the axis with the largest median spacing, axial if they are equal; before
+            these, an axis whose median length is one voxel, so that images of one slice aren't cut into rows.
         intensities: `nnunet`: as nnU-Net normalises each channel; `unit`: to [0, 1], for CT from -1000 to 1000 HU,
             for other channels between the percentiles of each image.
 
@@ -130,7 +130,8 @@ def fit_preprocessing(
     if intensities not in INTENSITIES:
         raise OptionError(f"intensities: need one of {', '.join(INTENSITIES)}, got {intensities!r}")
     spacing_mm = tuple(np.median([volume.spacing_mm for volume in volumes], axis=0).tolist())
-    axis = _choose_axis(spacing_mm, slice_axis)
+    median_shape = np.median([volume.shape for volume in volumes], axis=0).tolist()
+    axis = _choose_axis(spacing_mm, median_shape, slice_axis)
     if intensities == "unit":
         units = tuple(_unit_scheme(scheme_name(name)) for name in dataset.channel_names)
         return Preprocessing(units, axis, spacing_mm)
@@ -153,10 +154,12 @@ def _unit_scheme(name: str) -> ChannelScheme:
     return ChannelScheme(name if name == "RGBTo01Normalization" else "RescaleTo01Normalization")
 
 
-def _choose_axis(spacing_mm: tuple[float, ...], slice_axis: int | str) -> int:
+def _choose_axis(spacing_mm: tuple[float, ...], median_shape: list[float], slice_axis: int | str) -> int:
     if slice_axis in (0, 1, 2):
         return int(slice_axis)
     if slice_axis != "auto":
         raise OptionError(f"slice_axis: need 0 (axial), 1 (coronal), 2 (sagittal) or auto, got {slice_axis!r}")
+    if 1 in median_shape:  # such an axis is the thickest, whatever its spacing; that of a 2D file is made up
+        return median_shape.index(1)
     spacing = np.array(spacing_mm)
     return int(np.argmax(spacing > spacing.max() * 0.99))

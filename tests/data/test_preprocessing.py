@@ -119,6 +119,35 @@ def test_slices_are_taken_along_the_thickest_axis(raw, tmp_path, spacing_xyz_mm,
     assert fitted(raw.root, tmp_path).slice_axis == axis
 
 
+LONG = (12, 10)
+
+
+@pytest.mark.parametrize(
+    ("shape_zyx", "spacing_xyz_mm", "direction", "axis"),
+    [
+        (LONG, (2.0, 2.0), np.eye(2).ravel(), 0),  # a 2D file, whose z spacing is taken for 1 mm
+        (LONG, (0.5, 0.5), np.eye(2).ravel(), 0),
+        ((1, *LONG), (1.4, 1.4, 1.0), np.eye(3).ravel(), 0),
+        ((12, 1, 10), (1.4, 1.0, 1.4), np.eye(3).ravel(), 1),
+        ((1, *LONG), (1.4, 1.4, 1.0), SAGITTAL, 2),
+        ((1, 12, 1), (1.4, 1.4, 1.0), np.eye(3).ravel(), 0),  # a line: the first axis of one voxel
+        ((2, *LONG), (1.4, 1.4, 1.0), np.eye(3).ravel(), 1),  # two slices are a volume, cut across its thickest axis
+    ],
+)
+def test_an_image_of_one_slice_is_never_cut_into_rows(raw, tmp_path, shape_zyx, spacing_xyz_mm, direction, axis):
+    raw.describe()
+    raw.case("a", label=np.ones(shape_zyx, np.uint8), spacing_mm=spacing_xyz_mm, direction=tuple(direction))
+    assert fitted(raw.root, tmp_path).slice_axis == axis
+
+
+@pytest.mark.parametrize(("flat", "axis"), [(3, 0), (2, 1)])
+def test_most_cases_decide_whether_images_are_of_one_slice(raw, tmp_path, flat, axis):
+    raw.describe()
+    for number in range(5):
+        raw.case(str(number), label=np.ones((1 if number < flat else 6, *LONG), np.uint8), spacing_mm=(1.4, 1.4, 1.0))
+    assert fitted(raw.root, tmp_path).slice_axis == axis
+
+
 def test_slice_axis_can_be_chosen_and_a_bad_one_is_refused(raw, tmp_path):
     raw.describe()
     raw.case("a")
