@@ -1,8 +1,10 @@
 """Sets of random transforms of slices and of patches, by name: what the bundles' `augmentation` takes.
 
 Each is a MONAI dictionary transform of "image" (C, *S) and "label" (1, *S), S = H, W or D, H, W, that keeps their size.
-Labels are taken by nearest neighbour throughout: a mean of label values is another label. Patches turn and shear within
-their slices only, as their voxels may be much longer across. A new set is one more entry of `AUGMENTATIONS`.
+Labels are taken by nearest neighbour throughout: a mean of label values is another label. Beyond their borders images
+repeat them, and so do labels: what looks like an organ isn't background, and what is ignored stays so. Patches turn and
+shear within their slices only, as their voxels may be much longer across. A new set is one more entry of
+`AUGMENTATIONS`.
 """
 
 from collections.abc import Callable, Hashable, Mapping, Sequence
@@ -28,7 +30,9 @@ from ..errors import OptionError
 from ..training.augmentations import NNUNET
 
 KEYS = ("image", "label")
-WARP: dict[str, Any] = {"keys": KEYS, "mode": ("bilinear", "nearest"), "padding_mode": ("border", "zeros")}
+WARP: dict[str, Any] = {"keys": KEYS, "mode": ("bilinear", "nearest"), "padding_mode": "border"}
+_LARGEST_SHIFT = 12
+"""Pixels by which `basic` shifts a slice at most."""
 
 
 def _basic(size: tuple[int, ...]) -> list[Any]:
@@ -40,8 +44,9 @@ def _basic(size: tuple[int, ...]) -> list[Any]:
             RandScaleIntensityd(keys="image", prob=0.3, factors=0.2),
             RandShiftIntensityd(keys="image", prob=0.3, offsets=0.05),
         ]
+    shift = [min(_LARGEST_SHIFT, side / 10) for side in size]
     return [
-        RandAffined(prob=0.5, rotate_range=0.26, scale_range=(0.15, 0.15), translate_range=(12, 12), **WARP),
+        RandAffined(prob=0.5, rotate_range=0.26, scale_range=(0.15, 0.15), translate_range=shift, **WARP),
         RandGaussianNoised(keys="image", prob=0.15, std=0.1),
         RandScaleIntensityd(keys="image", prob=0.3, factors=0.2),
         RandShiftIntensityd(keys="image", prob=0.3, offsets=0.1),
@@ -76,7 +81,7 @@ def _crop(size: tuple[int, ...]) -> list[Any]:
 
 
 def _zoom(size: tuple[int, ...]) -> list[Any]:
-    modes: dict[str, Any] = {"mode": (_linear(size), "nearest-exact"), "padding_mode": ("edge", "constant")}
+    modes: dict[str, Any] = {"mode": (_linear(size), "nearest-exact"), "padding_mode": "edge"}
     return [RandZoomd(keys=KEYS, prob=0.5, min_zoom=0.8, max_zoom=1.3, **modes)]
 
 

@@ -8,7 +8,8 @@ from nnunet_ext.data import AUGMENTATIONS, make_augmentation
 from nnunet_ext.errors import OptionError
 
 SIZES = [(48, 40), (12, 48, 40), (16, 48, 40)]  # a slice; patches that nnU-Net turns in space, and in their slices
-CHANGING = sorted(AUGMENTATIONS.keys() - {"none"})
+CHANGING = AUGMENTATIONS.keys() - {"none"}
+OURS = CHANGING - {"nnunet"}
 VALUES = (0, 3, 200)  # a mean of two of them is none of them
 
 
@@ -51,7 +52,7 @@ def test_label_maps_are_never_interpolated(name, size):
         assert set(np.unique(augmented(name, seed, size)["label"])) <= set(VALUES), seed
 
 
-@pytest.mark.parametrize("name", sorted({"affine", "elastic", "crop", "zoom", "basic"}))
+@pytest.mark.parametrize("name", sorted(OURS))
 def test_image_and_label_move_together(name, size):
     """The image is brightest where the label is highest, also after the transform: their overlap stays."""
     for seed in range(20):
@@ -61,7 +62,7 @@ def test_image_and_label_move_together(name, size):
             assert found["image"][0][inner].mean() > found["image"][0][outer].mean() + 0.3, seed
 
 
-@pytest.mark.parametrize("name", CHANGING)
+@pytest.mark.parametrize("name", sorted(CHANGING))
 def test_a_set_changes_images_and_its_seed_decides_how(name, size):
     first, again = ([augmented(name, seed, size)["image"] for seed in range(20)] for _ in range(2))
     assert all(torch.equal(a, b) for a, b in zip(first, again, strict=True))
@@ -78,6 +79,30 @@ def test_none_changes_nothing(size):
 @pytest.mark.parametrize("name", ["affine", "elastic", "crop", "zoom"])
 def test_geometric_sets_move_labels(name, size):
     assert any(not torch.equal(augmented(name, seed, size)["label"], item(size)["label"]) for seed in range(20))
+
+
+def transformed(name: str, size: tuple[int, ...], label: torch.Tensor, seed: int) -> dict:
+    transform = make_augmentation(name, size)
+    transform.set_random_state(seed=seed)
+    return transform({"image": label.float(), "label": label})
+
+
+@pytest.mark.parametrize("name", sorted(OURS))
+def test_what_is_everywhere_stays_everywhere(name, size):
+    """An image goes on beyond its border, and so does its label, foreground or ignored: it is no background there."""
+    label = torch.full((1, *size), 200, dtype=torch.uint8)
+    for seed in range(20):
+        assert (torch.as_tensor(transformed(name, size, label, seed)["label"]) == 200).all(), seed
+
+
+@pytest.mark.parametrize("name", sorted(OURS - {"basic"}))  # basic changes intensities too
+def test_labels_at_the_border_stay_those_of_the_image(name, size):
+    """Rows in bands that reach both borders: an image that shows its labels, smooth, still does."""
+    rows = torch.arange(size[-2]).view(-1, 1) // (size[-2] // 4)
+    label = rows.expand(1, *size).to(torch.uint8)
+    for seed in range(10):
+        found = transformed(name, size, label, seed)
+        assert (torch.as_tensor(found["image"]) - torch.as_tensor(found["label"])).abs().max() < 1.01, seed
 
 
 def middle(volume: torch.Tensor) -> np.ndarray:
@@ -121,6 +146,22 @@ def test_rows_and_columns_are_shifted_and_scaled_alike(name):
         found.append([places.mean(axis=0), np.ptp(places, axis=0)])
     for along_rows, along_columns in np.std(found, axis=0):
         assert 0.6 < along_rows / along_columns < 1.6
+
+
+SHIFTS = [((40, 40), (4, 4)), ((128, 60), (12, 6)), ((200, 120), (12, 12))]
+
+
+@pytest.mark.parametrize(("size", "largest"), SHIFTS, ids=str)
+def test_basic_shifts_slices_by_12_pixels_or_a_tenth_of_their_side(size, largest):
+    """A disk at the centre moves by the shift, turned by up to 0.26 (15 degrees) and divided by 0.85 to 1.15."""
+    places = np.indices(size) - (np.array(size).reshape(2, 1, 1) - 1) / 2
+    disk = torch.from_numpy((np.hypot(*places) < 5).astype(np.uint8))[None]
+    moved = [
+        np.abs(middle(torch.as_tensor(transformed("basic", size, disk, seed)["label"])) - middle(disk))
+        for seed in range(60)
+    ]
+    for along, own, other in zip(np.max(moved, axis=0), largest, largest[::-1], strict=True):
+        assert 0.7 * own < along < (own + other * np.sin(0.26)) / 0.85 + 0.5
 
 
 def test_nnunet_leaves_the_global_generators_alone():

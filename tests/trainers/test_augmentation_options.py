@@ -61,6 +61,14 @@ def test_a_set_changes_patches_and_never_mixes_labels(folders, shape, name):
     assert len({sample["image"].numpy().tobytes() for sample in found}) > 3
 
 
+@pytest.mark.parametrize("name", OWN)
+def test_a_region_to_ignore_never_becomes_certain_background(folders, shape, name):
+    transform, size, _ = transform_of(folders, f"augmentation={name}", shape=shape)
+    ignored = {**patch(size), "segmentation": torch.full((1, *size), 3, dtype=torch.int16)}
+    for _ in range(10):
+        assert (transform(**ignored)["segmentation"] == 3).all()
+
+
 def test_none_is_the_centre_of_the_patch(folders, shape):
     transform, size, trainer = transform_of(folders, "augmentation=none", shape=shape)
     wanted = tuple(trainer.configuration_manager.patch_size)
