@@ -13,6 +13,7 @@ from ignite.engine import Events
 from monai.engines.workflow import Workflow
 from torch import nn
 
+from ..data.raw_dataset import folder_name
 from ..errors import UserError
 
 logger = logging.getLogger(__name__)
@@ -248,13 +249,14 @@ def choose_run(models: list[Path], dataset_dir: str | Path | None) -> Path:
     """
     if dataset_dir is None:
         return models[-1]
-    wanted = Path(dataset_dir).resolve().name
+    wanted = folder_name(dataset_dir)
+    known = {wanted, Path(dataset_dir).resolve().name}  # trained by a link, or by what it leads to
     plans = {model: model.parent / "plans.json" for model in models}
     for file in [file for file in plans.values() if not file.is_file()]:
         logger.warning(f"{file.parent} is left out: it has no {file.name}")
     models = [model for model in models if plans[model].is_file()]
     names = {model: json.loads(plans[model].read_text(encoding="utf-8"))["dataset_name"] for model in models}
-    same = [model for model in models if names[model] == wanted]
+    same = [model for model in models if names[model] in known]
     if not same:
         newest = models[-1]
         logger.warning(f"no run was trained on {wanted}; taking the newest, {newest}, trained on {names[newest]}")

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import torch
 
+from ..data.raw_dataset import folder_name
 from ..errors import UserError
 from .checkpoints import BEST_FILE, LAST_FILE, best_model
 
@@ -49,7 +50,7 @@ def train_demo_base(
     """
     size = "x".join(map(str, image_size)) if image_size else "demo"
     length = f"{epochs}x{iterations_per_epoch}x{batch_size}"
-    run = Path(cache_dir) / "demo_enet" / Path(dataset_dir).name / f"fold_{fold}_{size}_{length}"
+    run = Path(cache_dir) / "demo_enet" / folder_name(dataset_dir) / f"fold_{fold}_{size}_{length}"
     if _rank() == 0 and not _finished(run, epochs):
         enet = os.path.normpath(Path(bundle_root, "..", "enet"))
         if not Path(enet, "train.json").is_file():

@@ -5,6 +5,7 @@ import shlex
 from pathlib import Path
 
 from ..data.preprocessing import Preprocessing
+from ..data.raw_dataset import folder_name
 from .checkpoints import BEST_FILE
 
 
@@ -45,7 +46,7 @@ def finetuning_command(
     """
     weights, dataset = (shlex.quote(str(path)) for path in (Path(ckpt_dir) / BEST_FILE, dataset_dir))
     if architecture == "planned":
-        name = Path(dataset_dir).name
+        name = folder_name(dataset_dir)
         return (
             f"python -m nnunet_ext configure -d {name} -c {configuration} --name {configuration}_pretrained "
             f"--set network=planned init=genesis:{weights}"

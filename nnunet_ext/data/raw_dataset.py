@@ -45,7 +45,7 @@ class RawDataset:
     @property
     def name(self) -> str:
         """Folder name, such as `Dataset004_Hippocampus`."""
-        return self.root.name
+        return folder_name(self.root)
 
     @property
     def channel_names(self) -> list[str]:
@@ -125,6 +125,15 @@ class RawDataset:
             paths = tuple(self.root / os.path.expandvars(path) for path in images)
             cases[name] = Case(name, paths, self.root / os.path.expandvars(label))
         return cases
+
+
+def folder_name(folder: str | os.PathLike) -> str:
+    """Return the name of a folder, also of `.` or `data/..`; a link keeps its own.
+
+    Args:
+        folder: The folder; it need not exist.
+    """
+    return Path(os.path.abspath(folder)).name  # noqa: PTH100  .. is to go, links are to stay
 
 
 def open_dataset(dataset_dir: str | os.PathLike) -> RawDataset:

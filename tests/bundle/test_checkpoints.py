@@ -47,6 +47,25 @@ def test_a_run_of_the_same_data_set_comes_before_newer_ones(tmp_path, caplog):
     assert "no run was trained on other" in caplog.text
 
 
+@pytest.mark.parametrize(
+    ("trained_as", "written"),
+    [
+        *(("Dataset004_A", written) for written in (".", "../Dataset004_A/", "../linked", "../linked/")),
+        *(("linked", written) for written in ("../linked", "../linked/")),
+    ],
+)
+def test_a_data_set_is_known_however_its_folder_is_written(tmp_path, monkeypatch, caplog, trained_as, written):
+    data, runs = tmp_path / "data" / "Dataset004_A", tmp_path / "runs"
+    data.mkdir(parents=True)
+    (tmp_path / "data" / "linked").symlink_to(data)
+    for seconds, name in ((1, trained_as), (2, "Dataset005_B")):
+        touch(runs / name / "model_best.pt", seconds)
+        (runs / name / "plans.json").write_text(json.dumps({"dataset_name": name}))
+    monkeypatch.chdir(data)
+    assert find_checkpoint(runs, dataset_dir=written) == str(runs / trained_as / "model_best.pt")
+    assert not caplog.text
+
+
 def test_the_packaged_model_is_taken_when_there_is_no_run(tmp_path):
     packaged = touch(tmp_path / "bundle" / "models" / "model.pt")
     assert find_checkpoint(tmp_path / "runs", tmp_path / "bundle") == packaged

@@ -1,6 +1,7 @@
 """What every bundle's files promise."""
 
 import json
+import os
 import re
 from collections.abc import Iterator
 from typing import Any
@@ -144,6 +145,33 @@ def test_overlay_resolves_and_builds_its_network(bundle, overlay, tiny_phantom, 
     with torch.device("meta"):  # SAM has weights of hundreds of megabytes
         network = parser.get_parsed_content("network_def")
     assert any(parameter.requires_grad for parameter in network.parameters())
+
+
+@pytest.mark.parametrize("images_dir", ["imagesTs", "imagesTs/", "../Dataset004_A/imagesTs//"])
+def test_inference_takes_the_model_of_the_data_set_that_its_images_belong_to(bundle, workspace, images_dir):
+    """However their folder is written, as by a shell that completes names; the newest run is of another data set."""
+    for seconds, name in enumerate(("Dataset004_A", "Dataset005_B")):
+        run = workspace / "runs" / name
+        run.mkdir(parents=True)
+        (run / "plans.json").write_text(json.dumps({"dataset_name": name}))
+        torch.save({}, run / "model_best.pt")
+        os.utime(run / "model_best.pt", (seconds, seconds))
+    folder = workspace / "Dataset004_A"
+    folder.mkdir()
+    parser = parsed(bundle, "inference", images_dir=f"{folder}/{images_dir}", ckpt_dir=f"{workspace / 'runs'}/")
+    assert parser.get_parsed_content("checkpoint") == str(workspace / "runs" / "Dataset004_A" / "model_best.pt")
+    assert parser.get_parsed_content("output_dir") == f"runs/{bundle.name}/predictions/Dataset004_A"
+
+
+def test_a_slash_behind_the_data_set_changes_no_run_folder(bundle, config_name, workspace):
+    names = [config_name] if config_name == "inference" else ["train", config_name]
+    options = {"base_checkpoint": "none"} if "base_checkpoint" in bundle.train else {}
+    parsers = [
+        parsed(bundle, *names, dataset_dir=f"raw/{name}", **options) for name in ("Dataset004_A", "Dataset004_A/")
+    ]
+    plain, slashed = (parser.get_parsed_content("output_dir") for parser in parsers)
+    assert plain == slashed
+    assert "Dataset004_A" in plain or config_name == "demo"
 
 
 def test_hyper_parameters_come_first_as_plain_values(bundle):

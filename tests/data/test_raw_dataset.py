@@ -15,6 +15,21 @@ def touch(folder, *names):
         (folder / name).touch()
 
 
+@pytest.mark.parametrize("written", [".", "../Dataset950_Test/", "imagesTr/..", "./"])
+def test_name_is_the_folders_however_it_is_written(raw, monkeypatch, written):
+    raw.describe()
+    touch(raw.root / "imagesTr")
+    monkeypatch.chdir(raw.root)
+    assert open_dataset(written).name == "Dataset950_Test"
+
+
+def test_name_of_a_link_is_its_own(raw):
+    raw.describe()
+    link = raw.root.parent / "linked"
+    link.symlink_to(raw.root)
+    assert open_dataset(f"{link}/").name == "linked"
+
+
 def test_channels_come_in_the_order_of_their_numbers(raw):
     raw.describe(channels=("T1", "T2", "FLAIR"))
     touch(raw.root / "imagesTr", "a_0002.nii.gz", "a_0000.nii.gz", "a_0001.nii.gz")
