@@ -13,7 +13,7 @@ from .initial_weights import parse_init
 from .network_choice import PLANNED, check_network
 from .options import Options
 from .plans import SECTION, find_dataset_dir, read_plans, resolve_configuration, trained_models
-from .recipe import resolve
+from .recipe import refuse_untrainable, resolve
 
 
 @dataclass(frozen=True)
@@ -68,6 +68,7 @@ def configure(
     plans_path, plans = read_plans(dataset_dir, plans_identifier)
     parent = _parent(plans, configuration, name)
     options = resolve(settings, patch_size=parent["patch_size"], spacing_mm=parent["spacing"])
+    refuse_untrainable(options)
     patch_size = options.patch_size or tuple(parent["patch_size"])
     check_network(options.network, options.network_options, len(patch_size))
     if options.network == PLANNED:

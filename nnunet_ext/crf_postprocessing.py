@@ -143,8 +143,9 @@ def refine_folder(
 
 def _describing(predictions: Path, name: str) -> Path:
     """Return a file that describes predictions: beside them, or in the model's folder for `fold_<n>/validation`."""
-    own, above = predictions / name, predictions.resolve().parent.parent / name
-    return above if above.is_file() and not own.is_file() else own
+    beside = any((predictions / other).is_file() for other in (name, "dataset.json"))
+    above = predictions.resolve().parent.parent / name
+    return above if above.is_file() and not beside else predictions / name
 
 
 def _read_description(predictions: Path) -> tuple[dict[str, Any], LabelMap]:

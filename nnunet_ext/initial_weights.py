@@ -72,7 +72,16 @@ def load_initial(network: Any, key: str, setting: str) -> LoadReport:
         raise OptionError(f"init: {error}") from error
 
 
-def load_starting_weights(network: Any, options: Any, log: Callable[..., None]) -> None:
+def count_writes(network: torch.nn.Module) -> int:
+    """Return how often the weights were written: more once `-pretrained_weights` has loaded some, which tells nobody.
+
+    Args:
+        network: The network, without wrappers.
+    """
+    return sum(value._version for value in network.state_dict().values())
+
+
+def load_starting_weights(network: Any, options: Any, log: Callable[..., None], *, loaded: bool = False) -> None:
     """Load what `init=` or `pretrained=` names, and say so; say too if a network starts from random weights.
 
     Args:
@@ -80,11 +89,19 @@ def load_starting_weights(network: Any, options: Any, log: Callable[..., None]) 
             behind it starts fresh.
         options: The `nnunet_ext.options.Options` of the training.
         log: nnU-Net's `print_to_log_file`.
+        loaded: Whether `nnUNetv2_train -pretrained_weights` has loaded weights already.
 
     Raises:
-        OptionError: If the network takes no such file, or needs one and none is named, or the file does not fit.
+        OptionError: If two files are named, the network takes no such file, or needs one and none is named, or the file
+            does not fit.
     """
     key, file = options.network, options.pretrained
+    if loaded:
+        for name in ("init", "pretrained"):
+            if getattr(options, name) is not None:
+                raise OptionError(f"option {name} and -pretrained_weights each name weights; leave one of them out")
+        log("the weights are those of -pretrained_weights")
+        return
     if options.crf != WITHOUT:
         frozen, network = network.needs_pretrained, network.base
         if frozen and (options.init is None or parse_init(options.init)[0] != "whole"):

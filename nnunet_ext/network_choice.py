@@ -4,7 +4,7 @@ A network class may say, beside what `nnunet_ext.networks` asks of it:
 
 * `training_defaults`: dictionary of options that train it well under nnU-Net, such as its learning rate;
 * `default_options(patch_size)`: static method, options of the network that fit a patch size;
-* `options_for_spacing(spacing_mm)`: static method, such that fit a voxel size.
+* `options_for_spacing(spacing_mm)`: static method, those that fit a voxel size, its own or that of the plans;
 * `deep_supervision_scales`: for a network with the option `deep_supervision`, the size of each of its outputs
   relative to its input, finest first, such as `[[1, 1], [0.5, 0.5]]`;
 * `deep_supervision_weights`: weights of their losses; nnU-Net's own (halved from one to the next) if not said;
@@ -128,11 +128,11 @@ def complete_options(
     if unknown:
         allowed = ", ".join(f"network.{name}" for name in defaults) or "none"
         raise OptionError(f"network {key} has no option {', '.join(unknown)}; its options: {allowed}")
-    kind, spacing_mm = network_class(key), [float(length) for length in spacing_mm]
+    kind, chosen = network_class(key), {name: value for name, value in given.items() if value != "auto"}
     fitting = kind.default_options(tuple(patch_size)) if hasattr(kind, "default_options") else {}
+    spacing_mm = [float(length) for length in chosen.get("spacing_mm", spacing_mm)]
     if spacing_mm and hasattr(kind, "options_for_spacing"):
         fitting |= kind.options_for_spacing(spacing_mm)
-    chosen = {name: value for name, value in given.items() if value != "auto"}
     return {name: _typed(key, name, value, defaults[name]) for name, value in {**defaults, **fitting, **chosen}.items()}
 
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from .errors import OptionError
 from .options import PLANS_KEYS, Options
-from .recipe import differences, from_section, resolve
+from .recipe import differences, from_section, refuse_untrainable, resolve
 
 SECTION = "nnunet_ext"
 """Key of the configuration under which the options stand."""
@@ -64,6 +64,7 @@ def with_section(plans: Mapping[str, Any], name: str, preset: Mapping[str, Any])
             from_section(section, patch_size, spacing_mm)
             preset = {key: value for key, value in preset.items() if key not in PLANS_KEYS}
         options = resolve(section or {}, patch_size=patch_size, spacing_mm=spacing_mm, preset=preset)
+        refuse_untrainable(options)
     except OptionError as error:
         raise OptionError(f"configuration {name}: {error}") from error
     completed["configurations"][name].update({**options.plans_values(), SECTION: options.section()})

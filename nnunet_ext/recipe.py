@@ -61,8 +61,6 @@ def resolve(
         raise OptionError(
             f"network {key} has logits of full size only; set loss_resolution=full (low is for: {able or 'none'})"
         )
-    if values.get("loss_resolution") == "low" and crf != WITHOUT:
-        raise OptionError(f"crf={crf} refines logits of full size; set loss_resolution=full, or crf={WITHOUT}")
     _refuse_slices_of_volumes(values, len(patch_size))
     if (
         values.get("warmup_epochs", 0) >= values.get("epochs", option_default("epochs"))
@@ -70,6 +68,24 @@ def resolve(
     ):
         values["warmup_epochs"] = 0  # a recommended warm-up is for trainings of more than a few epochs
     return Options(**{**optimizer.defaults(), **values})
+
+
+def refuse_untrainable(options: Options) -> None:
+    """Refuse what can be predicted with, but not trained.
+
+    Args:
+        options: Complete options of a training.
+
+    Raises:
+        OptionError: If a CRF would refine smaller logits than it predicts from, or has nothing that trains.
+    """
+    if options.crf == WITHOUT:
+        return
+    if options.loss_resolution == "low":
+        raise OptionError(f"crf={options.crf} refines logits of full size; set loss_resolution=full, or crf={WITHOUT}")
+    weights = ("smoothness_weight", "appearance_weight")
+    if options.crf == "crf" and not any(options.crf_options[name] for name in weights):
+        raise OptionError("crf=crf trains a CRF, which has no term; set crf.smoothness_weight or crf.appearance_weight")
 
 
 def _refuse_slices_of_volumes(values: Mapping[str, Any], spatial_dims: int) -> None:

@@ -14,7 +14,7 @@ from torch.utils.tensorboard import SummaryWriter
 
 from ..data.folds import fold_cases
 from ..data.preprocessing import fit_preprocessing
-from ..data.raw_dataset import Case, list_cases, open_dataset
+from ..data.raw_dataset import Case, folder_name, list_cases, open_dataset
 from ..data.volume_cache import cache_volumes
 from ..errors import OptionError, UserError
 from .checkpoints import BEST_FILE
@@ -33,7 +33,7 @@ def pretraining_dir(dataset_dir: str | os.PathLike, fold: int | str) -> str:
         dataset_dir: The data set.
         fold: Its fold.
     """
-    return str(Path(RUNS, Path(dataset_dir).resolve().name, f"fold_{fold}"))
+    return str(Path(RUNS, folder_name(dataset_dir), f"fold_{fold}"))
 
 
 def pretrained_file(dataset_dir: str | os.PathLike, fold: int | str) -> str:

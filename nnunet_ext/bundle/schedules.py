@@ -25,11 +25,16 @@ def make_optimizer(
         momentum: Momentum; for the Adam family its first beta.
 
     Raises:
-        OptionError: If there is no such optimiser.
+        OptionError: If there is no such optimiser, or nothing for it to train.
     """
     if name not in OPTIMIZERS:
         raise OptionError(f"optimizer_name must be one of {', '.join(OPTIMIZERS)}, got {name!r}")
     parameters = [parameter for parameter in network.parameters() if parameter.requires_grad]
+    if not parameters:
+        raise OptionError(
+            f"{type(network).__name__} has no parameter that trains; choose other options, such as a CRF with a term "
+            "(smoothness_weight or appearance_weight > 0)"
+        )
     return OPTIMIZERS[name].build(parameters, learning_rate, weight_decay, momentum)
 
 

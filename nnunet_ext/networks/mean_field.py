@@ -219,4 +219,4 @@ def _spacing(spacing_mm: Spacing, logits: Tensor, dims: int) -> Tensor:
     look = not torch.compiler.is_compiling() and spacing.device.type == "cpu"
     if look and not ((spacing > 0) & spacing.isfinite()).all():
         raise ValueError(f"spacing_mm must be finite and > 0, got {spacing.tolist()}")
-    return spacing.to(logits.device)
+    return spacing.to(logits.device, non_blocking=True)

@@ -20,7 +20,7 @@ from ..data.patch_transforms import training_transforms
 from ..data.scheduled_slices import schedule_slices
 from ..data.unannotated import UnannotatedLabels, refuse_other_entry
 from ..errors import OptionError
-from ..initial_weights import load_starting_weights
+from ..initial_weights import count_writes, load_starting_weights
 from ..network_choice import PLANNED, build, freeze_coarser_outputs, network_class
 from ..options import OWN_SAMPLER
 from ..plans import SECTION, refuse_other_options, with_section
@@ -127,6 +127,7 @@ class CustomTrainer(nnUNetTrainer):
             torch.manual_seed(self.options.seed)
         super().initialize()
         options = self.options
+        self._writes = count_writes(bare_network(self.network))
         self._mixup = Mixup(self.network, options.mixup, options.mixup_alpha, options.seed or 0, self.local_rank)
         settings = {**self.options.section(), "batch_size": self.batch_size}
         self.print_to_log_file("Options:", ", ".join(f"{name}={value}" for name, value in settings.items()))
@@ -298,7 +299,9 @@ class CustomTrainer(nnUNetTrainer):
 
     def _load_pretrained(self) -> None:
         """Load the weights to start from; never when a training goes on, nor for prediction."""
-        load_starting_weights(bare_network(self.network), self.options, self.print_to_log_file)
+        network = bare_network(self.network)
+        loaded = count_writes(network) > self._writes
+        load_starting_weights(network, self.options, self.print_to_log_file, loaded=loaded)
 
     def load_checkpoint(self, filename_or_checkpoint: dict | str) -> None:
         """Load a checkpoint, after a check that it was trained with these options."""

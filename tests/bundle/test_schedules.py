@@ -24,6 +24,12 @@ def rates(schedule, count: int) -> list[float]:
     return found
 
 
+def test_network_without_anything_to_train_is_an_error_that_says_so():
+    network = torch.nn.Linear(2, 2).requires_grad_(False)
+    with pytest.raises(OptionError, match="Linear has no parameter that trains"):
+        make_optimizer("adamw", network, 0.1, 0.0, 0.9)
+
+
 @pytest.mark.parametrize(
     ("name", "kind"),
     [

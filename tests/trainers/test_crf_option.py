@@ -1,11 +1,14 @@
 """`crf=` puts a mean-field CRF behind any network under nnU-Net: in 2D and 3D, in training and in prediction."""
 
+import json
+
 import pytest
 import torch
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 
 from nnunet_ext.errors import OptionError
 from nnunet_ext.networks.crf import RefinedNetwork
+from nnunet_ext.options import parse_settings
 from nnunet_ext.recipe import resolve
 from nnunet_ext.trainers.CustomTrainer import CustomTrainer
 
@@ -136,7 +139,6 @@ def test_regions_for_a_data_set_of_classes_are_refused(folders):
         ({"crf": "all", "crf_options": {"width": 3}}, r"the CRF has no option width; its options: crf\.kind, "),
         ({"crf": "all", "crf_options": {"iterations": 0}}, "iterations must be an integer >= 1, got 0"),
         ({"crf": "all", "network": "crf"}, "network=crf has a CRF of its own"),
-        ({"crf": "all", "network": "samed", "loss_resolution": "low"}, "crf=all refines logits of full size; set"),
     ],
 )
 def test_wrong_option_is_an_error_that_names_it(given, message):
@@ -157,11 +159,27 @@ def test_bandwidths_that_are_not_given_follow_the_voxels():
 
 
 def test_spacing_of_the_plans_reaches_the_bandwidths_and_stays_in_them(folders):
+    plans = folders.plans()
+    plans["configurations"]["2d"]["spacing"] = [4.0, 3.0]
+    folders.plans_path.write_text(json.dumps(plans))
     entry = folders.configure("2d_crf", "network=enet", "crf=all")
-    side = min(folders.plans()["configurations"]["2d"]["spacing"])
-    assert entry["nnunet_ext"]["crf_options"]["smoothness_mm"] == side
+    assert entry["nnunet_ext"]["crf_options"]["smoothness_mm"] == 3.0
     network = start(folders, "network=enet", "crf=all").network
-    assert network.crf.smoothness.bandwidths_mm().tolist() == pytest.approx([side, side])
+    assert network.spacing_mm == (4.0, 3.0)
+    assert network.crf.smoothness.bandwidths_mm().tolist() == pytest.approx([3.0, 3.0])
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        (("network=samed", "crf=all", "loss_resolution=low"), "crf=all refines logits of full size; set loss_resolu"),
+        (("network=enet", "crf=crf", "crf.smoothness_weight=0"), r"no term; set crf\.smoothness_weight"),
+    ],
+)
+def test_what_cannot_train_is_refused_but_predicts(folders, settings, message):
+    with pytest.raises(OptionError, match=message):
+        folders.configure("2d_crf", *settings)
+    resolve(parse_settings(settings), patch_size=(64, 64))
 
 
 def test_section_holds_every_option_of_the_field_and_none_without_one():

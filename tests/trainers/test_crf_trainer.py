@@ -82,15 +82,23 @@ def test_regions_for_a_data_set_of_classes_are_refused(start):
         start("network.regions=true")
 
 
-def test_voxel_size_of_the_plans_is_that_of_the_network(start):
-    trainer = start()
-    spacing = trainer.configuration_manager.spacing
-    assert trainer.network.spacing_mm == tuple(spacing)
-    assert trainer.network.crf.smoothness.bandwidths_mm().tolist() == pytest.approx([min(spacing)] * 2)
+def test_voxel_size_of_the_plans_is_that_of_the_network(folders):
+    plans = folders.plans()
+    plans["configurations"]["2d"]["spacing"] = [4.0, 3.0]
+    network = folders.trainer(nnUNetTrainerCRF, "2d", plans)
+    network.initialize()
+    network = network.network
+    assert network.spacing_mm == (4.0, 3.0)
+    assert network.crf.smoothness.bandwidths_mm().tolist() == pytest.approx([3.0, 3.0])
+
+
+def test_bandwidths_follow_the_voxel_size_of_the_options_or_else_of_the_plans():
     plain = resolve({"network": "crf"}, patch_size=(64, 64)).network_options
     assert (plain["spacing_mm"], plain["smoothness_mm"], plain["appearance_mm"]) == ([], 1.0, 2.0)
     coarse = resolve({"network": "crf"}, patch_size=(64, 64), spacing_mm=(4, 3)).network_options
     assert (coarse["spacing_mm"], coarse["smoothness_mm"], coarse["appearance_mm"]) == ([4.0, 3.0], 3.0, 6.0)
+    given = {"network": "crf", "network_options": {"spacing_mm": [1, 2]}}
+    assert resolve(given, patch_size=(64, 64), spacing_mm=(4, 3)).network_options["smoothness_mm"] == 1.0
 
 
 @pytest.mark.parametrize(("patch_size", "base"), [((64, 64), "enet"), ((16, 16, 16), "genesisunet3d")])

@@ -93,6 +93,21 @@ def test_continuing_what_has_no_checkpoint_yet_starts_from_the_file(folders, wei
     assert f"genesis:{weights}: " in capsys.readouterr().out
 
 
+def test_weights_of_nnunets_own_option_are_kept_and_no_others_wanted(folders, weights, tmp_path, capsys):
+    short = ("epochs=1", "iterations_per_epoch=1", "val_iterations_per_epoch=1", "batch_size=2")
+    folders.configure("small", *SMALL, *short, configuration="3d_fullres")
+    trainer = folders.trainer(CustomTrainer, "small")
+    trainer.initialize()
+    file = tmp_path / "for_nnunet.pth"
+    torch.save({"network_weights": trainer.network.state_dict()}, file)
+    folders.train("CustomTrainer", "small", pretrained_weights=str(file))
+    out = capsys.readouterr().out
+    assert "the weights are those of -pretrained_weights" in out and "RANDOM" not in out
+    folders.configure("two", *SMALL, *short, f"init=genesis:{weights}", configuration="3d_fullres")
+    with pytest.raises(OptionError, match="option init and -pretrained_weights each name weights"):
+        folders.train("CustomTrainer", "two", pretrained_weights=str(file))
+
+
 @pytest.mark.parametrize(
     ("init", "message"),
     [
