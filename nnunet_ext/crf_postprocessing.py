@@ -150,6 +150,8 @@ def _describing(predictions: Path, name: str) -> Path:
 
 def _read_description(predictions: Path) -> tuple[dict[str, Any], LabelMap]:
     """Return the content of `dataset.json` without an ignore label, and its labels."""
+    if not predictions.is_dir():
+        raise UserError(f"{predictions}: is no folder; check --predictions")
     file = _describing(predictions, "dataset.json")
     if not file.is_file():
         above = predictions.resolve().parent.parent / file.name

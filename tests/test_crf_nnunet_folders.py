@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 from dataclasses import replace
 
 import numpy as np
@@ -118,6 +119,12 @@ def test_missing_dataset_json_is_an_error_that_names_both_places_and_what_to_do(
     assert f"nor {above}" in error
     assert "copy the data set's dataset.json" in error
     assert not validation.output.exists()
+
+
+def test_folder_that_does_not_exist_is_named(validation, capsys):
+    shutil.rmtree(validation.predictions)
+    assert validation.run() == 2
+    assert f"{validation.predictions}: is no folder; check --predictions" in capsys.readouterr().err
 
 
 def test_validation_without_probabilities_is_an_error_that_says_how_to_get_them(validation):
