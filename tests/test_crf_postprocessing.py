@@ -206,7 +206,7 @@ def test_wrong_option_is_an_error_before_any_file_is_written(folders, capsys, op
 def test_folders_that_cannot_be_meant_are_errors(folders, tmp_path):
     with pytest.raises(UserError, match="must be another folder than the predictions"):
         refine_folder(folders.predictions, folders.images, folders.predictions)
-    with pytest.raises(UserError, match=r"dataset\.json"):
+    with pytest.raises(UserError, match="is no folder; check --predictions"):
         refine_folder(tmp_path / "absent", folders.images, folders.output)
     for path in folders.predictions.glob("*.npz"):
         path.unlink()
