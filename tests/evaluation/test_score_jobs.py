@@ -6,6 +6,7 @@ import signal
 import sys
 import textwrap
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -205,8 +206,8 @@ def test_job_that_is_started_again_skips_what_it_had_finished(four, tmp_path):
     metrics = cases.choose_metrics(cases.MetricOptions(), 2.0, None, None)
     tasks = tuple(CaseTask(case, found[case], known[case], "auto", None, False, None, metrics, None) for case in found)
     log = tmp_path / "log"
-    jobs._Shard(score, tasks[:2], log, tmp_path)()
-    again = jobs._Shard(score, tasks, log, tmp_path).checkpoint().result()
+    jobs._Shard(score, tasks[:2], log, Path.cwd())()
+    again = jobs._Shard(score, tasks, log, Path.cwd()).checkpoint().result()
     assert names == ["case_0", "case_1", "case_2", "case_3"]
     assert all(isinstance(result, CaseScores) for result in again)
 
@@ -217,7 +218,7 @@ def test_jobs_compile_what_their_cases_need(four, tmp_path, monkeypatch):
     found, known = cases.find_both(four.predictions, four.references)
     metrics = cases.choose_metrics(cases.MetricOptions(also=("calibration",)), 2.0, None, None)
     tasks = tuple(CaseTask(case, found[case], known[case], "auto", None, False, None, metrics, None) for case in found)
-    jobs._Shard(score_case, tasks, tmp_path / "log", tmp_path)()
+    jobs._Shard(score_case, tasks, tmp_path / "log", Path.cwd())()
     assert compiled == [tasks[0]]
 
 
