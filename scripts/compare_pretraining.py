@@ -6,9 +6,8 @@ Each seed draws cases and order anew. Of fold 0's validation cases, some give th
 the others are scored. All runs are the bundle's own commands, within this process.
 
 Each run is a JSON file with its seed, its curve, its scores and the minutes of its training, decoding and validations
-included: by the clock, and of the CPU (null where the training was interrupted; files of 2026-11-21 have none). What
-exists is not run again, what was interrupted goes on from its last epoch. `--table` prints what there is, `--figure`
-draws the curves.
+included: by the clock, and of the CPU (null where the training was interrupted). What exists is not run
+again, what was interrupted goes on from its last epoch. `--table` prints what there is, `--figure` draws the curves.
 """
 
 import argparse
@@ -247,7 +246,8 @@ def _compared(cells: list[dict[str, Any]], others: list[Any]) -> str:
         for group in (one, other)
     ]
     result = compare_pair(*means, clusters=cases, resamples=100, seed=0)
-    return f"{result.n_greater} of {result.n_cases}, {result.p:.3f}"
+    p = "<0.001" if result.p < 0.001 else f"{result.p:.3f}"
+    return f"{result.n_greater} of {result.n_cases}, {p}"
 
 
 def _cpu_s() -> float:
