@@ -46,12 +46,12 @@ def scored_by(monkeypatch):
 
 FAKE_SLURM = {
     "sbatch": """
-        text = open(sys.argv[-1]).read()
+        text = open(sys.argv[-1]).read()  # like Slurm's, which copies it: submitit renames the file at once
         open(os.environ["SUBMITTED"], "w").write(text)
         last = int(re.search(r"--array=0-(\\d+)", text)[1])
         for number in range(last + 1):
             own = {"SLURM_JOB_ID": f"7{number}", "SLURM_ARRAY_JOB_ID": "7", "SLURM_ARRAY_TASK_ID": str(number)}
-            subprocess.Popen(["bash", sys.argv[-1]], env=os.environ | own, stdout=-3, stderr=-3)
+            subprocess.Popen(["bash", "-c", text], env=os.environ | own, stdout=-3, stderr=-3)
         print("Submitted batch job 7")
     """,
     "srun": """
