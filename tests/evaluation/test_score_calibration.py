@@ -10,7 +10,6 @@ from evaluation import calibration, cases, npz_slabs, score_probabilities, thres
 from evaluation.curves_file import read_curves
 from evaluation.definitions import direction
 from evaluation.engine import class_probabilities, probability_counts
-from evaluation.errors import EvaluationError
 from evaluation.probability_scores import CALIBRATION_METRICS, THRESHOLDS
 from evaluation.score_case import score_case
 
@@ -371,17 +370,6 @@ def test_curves_beside_thresholds_are_left(workspace, case):
 
 def test_less_error_and_more_area_are_better():
     assert [direction(name) for name in CALIBRATION_METRICS] == [-1, -1, -1, 1, 1]
-
-
-def test_other_files_are_not_read_as_curves(tmp_path):
-    with pytest.raises(EvaluationError, match="score with --also calibration"):
-        read_curves(tmp_path)
-    (tmp_path / "curves.json").write_text('{"format": "plot"}')
-    with pytest.raises(EvaluationError, match="must be of format segmentation-curves 1, got"):
-        read_curves(tmp_path)
-    (tmp_path / "curves.json").write_text('{"format": "segmentation-curves", "format_version": 1}')
-    with pytest.raises(EvaluationError, match="is damaged"):
-        read_curves(tmp_path / "curves.json")
 
 
 def test_nothing_is_left_to_compile_after_the_warm_up(workspace, case):
